@@ -1,0 +1,3 @@
+// Precompiled: LibTorch's own headers are nine tenths of every compile.
+#pragma once
+#include <torch/torch.h>
