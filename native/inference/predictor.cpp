@@ -1,0 +1,35 @@
+#include "inference/predictor.h"
+
+#include <ATen/Functions.h>
+#include <ATen/core/grad_mode.h>
+
+#include "training/augment.h"
+
+namespace cellcam::inference {
+
+Predictor::Predictor(std::vector<std::shared_ptr<model::PuzzleCam>> models, model::Precision precision,
+                     std::vector<float> mean, std::vector<float> std)
+    : models_(std::move(models)), precision_(precision) {
+  const at::Device device = models_.front()->device();
+  mean_ = at::tensor(mean).to(device);
+  std_ = at::tensor(std).to(device);
+  for (const auto& m : models_) m->eval();
+}
+
+Prediction Predictor::predict(const at::Tensor& images) const {
+  const model::CancellationScope scope(cancel_);
+  const c10::InferenceMode inference;
+  const at::Device device = models_.front()->device();
+  const model::Autocast autocast(device, precision_);
+  const at::Tensor input = training::normalise(images.to(device), mean_, std_);
+  at::Tensor logits, maps;
+  for (const auto& m : models_) {
+    const model::PuzzleOutput out = m->forward(input, /*tiled=*/false);
+    logits = logits.defined() ? logits.add_(out.logits) : out.logits;
+    maps = maps.defined() ? maps.add_(out.maps) : out.maps;
+  }
+  const double share = 1.0 / static_cast<double>(models_.size());
+  return {logits.mul_(share).cpu(), maps.mul_(share).cpu().contiguous()};
+}
+
+}  // namespace cellcam::inference

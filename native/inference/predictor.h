@@ -1,0 +1,34 @@
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "model/cancellation.h"
+#include "model/precision.h"
+#include "model/puzzle_cam.h"
+
+namespace cellcam::inference {
+
+struct Prediction {
+  at::Tensor logits;  // (B, K) float32 on the CPU
+  at::Tensor maps;    // (B, K, h, w) float32 on the CPU, before relu
+};
+
+// An ensemble: logits and activation maps are the means over its models.
+class Predictor {
+ public:
+  Predictor(std::vector<std::shared_ptr<model::PuzzleCam>> models, model::Precision precision, std::vector<float> mean,
+            std::vector<float> std);
+
+  // images (B, H, W, C) uint8 on the CPU.
+  Prediction predict(const at::Tensor& images) const;
+
+  void cancel() { cancel_ = true; }
+
+ private:
+  std::vector<std::shared_ptr<model::PuzzleCam>> models_;
+  model::Precision precision_;
+  at::Tensor mean_, std_;
+  model::CancelFlag cancel_{false};
+};
+
+}  // namespace cellcam::inference

@@ -1,0 +1,36 @@
+#pragma once
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <optional>
+#include <string>
+
+namespace cellcam::model {
+
+enum class Precision { fp32, bf16, fp16 };
+
+// Whether this CPU multiplies bfloat16 in hardware.
+bool cpu_has_bf16();
+
+// "auto": fp16 on CUDA, bf16 on CPUs with bf16 units, else fp32. Throws Error ERR_INVALID_ARG for fp16 on the CPU.
+Precision choose_precision(const std::string& name, c10::Device device);
+std::string precision_name(Precision precision);
+
+// "auto": CUDA if there is a device. Throws Error ERR_INVALID_ARG where CUDA is asked for and absent.
+c10::Device choose_device(const std::string& name);
+
+// Mixed precision for the passes of its scope; the casts of weights are kept and shared until it ends.
+class Autocast {
+ public:
+  Autocast(c10::Device device, Precision precision);
+  ~Autocast();
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  c10::DeviceType type_;
+  bool active_, was_enabled_ = false;
+  c10::ScalarType was_dtype_ = c10::ScalarType::Float;
+};
+
+}  // namespace cellcam::model

@@ -1,0 +1,54 @@
+#include "model/puzzle_cam.h"
+
+#include "error.h"
+#include "model/tiles.h"
+
+namespace cellcam::model {
+
+namespace {
+struct Cnn : torch::nn::Module {};  // the name `cnn1` of the published weights
+}
+
+PuzzleCam::PuzzleCam(const std::string& backbone, std::int64_t num_classes, std::int64_t in_channels)
+    : info_(find_backbone(backbone)),
+      num_classes_(num_classes),
+      in_channels_(in_channels),
+      features_(info_.create(in_channels)),
+      classifier_(torch::nn::Conv2dOptions(info_.out_channels, num_classes, 1).bias(false)) {
+  auto cnn = std::make_shared<Cnn>();
+  cnn->register_module("mfeatures", features_);
+  cnn->register_module("mclassifier", classifier_);
+  register_module("cnn1", cnn);
+}
+
+at::MemoryFormat PuzzleCam::memory_format() const {
+  const bool channels_last = device().is_cuda() ? info_.channels_last_cuda : info_.channels_last_cpu;
+  return channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+}
+
+at::Tensor PuzzleCam::to_memory_format(const at::Tensor& images) const { return images.contiguous(memory_format()); }
+
+void PuzzleCam::move_to(at::Device device) {
+  to(device);
+  for (at::Tensor& p : parameters()) {
+    if (p.dim() == 4) p.set_data(p.detach().contiguous(memory_format()));
+  }
+}
+
+at::Tensor PuzzleCam::activation_maps(const at::Tensor& images) {
+  const at::Tensor maps = classifier_(features_->forward(to_memory_format(images)));
+  return maps.scalar_type() == at::kDouble ? maps : maps.to(at::kFloat);
+}
+
+PuzzleOutput PuzzleCam::forward(const at::Tensor& images, bool tiled) {
+  PuzzleOutput out;
+  out.maps = activation_maps(images);
+  out.logits = out.maps.mean({2, 3});
+  if (tiled) {
+    out.tiled_maps = merge_tiles(activation_maps(cut_tiles(images)));
+    out.tiled_logits = out.tiled_maps.mean({2, 3});
+  }
+  return out;
+}
+
+}  // namespace cellcam::model

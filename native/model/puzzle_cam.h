@@ -1,0 +1,48 @@
+#pragma once
+#include <torch/nn/module.h>
+#include <torch/nn/modules/conv.h>
+
+#include <memory>
+#include <string>
+
+#include "model/backbones/backbone.h"
+
+namespace cellcam::model {
+
+// The two views of a batch that Puzzle-CAM (arXiv 2101.11253) compares. The tiled ones are undefined unless asked for.
+struct PuzzleOutput {
+  at::Tensor logits;        // (B, K), spatial mean of maps
+  at::Tensor maps;          // (B, K, h, w) activation maps, before relu
+  at::Tensor tiled_logits;  // (B, K), spatial mean of tiled_maps
+  at::Tensor tiled_maps;    // (B, K, h', w'), merged from the 2x2 tiles
+};
+
+// A backbone and a 1x1 classifier before the pooling, named cnn1.mfeatures and cnn1.mclassifier as in the published weights.
+class PuzzleCam : public torch::nn::Module {
+ public:
+  PuzzleCam(const std::string& backbone, std::int64_t num_classes, std::int64_t in_channels);
+
+  const BackboneInfo& info() const { return info_; }
+  std::int64_t num_classes() const { return num_classes_; }
+  std::int64_t in_channels() const { return in_channels_; }
+  at::Device device() const { return classifier_->weight.device(); }
+
+  // images (B, C, H, W), normalised, any size; for `tiled` H and W must be even. Maps and logits come back as float32
+  // (float64 if the model is float64), whatever arithmetic autocast chose.
+  PuzzleOutput forward(const at::Tensor& images, bool tiled);
+
+  // Lays convolution weights out as this backbone is fastest on the device, and returns images likewise.
+  void move_to(at::Device device);
+  at::Tensor to_memory_format(const at::Tensor& images) const;
+
+ private:
+  at::Tensor activation_maps(const at::Tensor& images);
+  at::MemoryFormat memory_format() const;
+
+  const BackboneInfo& info_;
+  std::int64_t num_classes_, in_channels_;
+  std::shared_ptr<Backbone> features_;
+  torch::nn::Conv2d classifier_;
+};
+
+}  // namespace cellcam::model

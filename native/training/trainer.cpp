@@ -1,0 +1,192 @@
+#include "training/trainer.h"
+
+#include <ATen/Functions.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+
+#include "error.h"
+#include "training/augment.h"
+
+namespace cellcam::training {
+
+namespace {
+
+checkpoint::NamedTensors parameters_of(const model::PuzzleCam& model) {
+  checkpoint::NamedTensors out;
+  for (const auto& p : model.named_parameters()) out.emplace_back(p.key(), p.value());
+  return out;
+}
+
+at::Tensor channel_values(const std::vector<float>& values, at::Device device) {
+  return at::tensor(values, at::TensorOptions(at::kFloat)).to(device);
+}
+
+at::Tensor losses_of(const model::ComboLossValue& loss) {
+  return at::stack({loss.total, loss.full, loss.tiled, loss.l1}).detach().to(at::kDouble);
+}
+
+}  // namespace
+
+Trainer::Trainer(std::shared_ptr<model::PuzzleCam> model, TrainerOptions options)
+    : model_(std::move(model)),
+      options_(std::move(options)),
+      adam_(parameters_of(*model_), options_.adam),
+      scaler_(model_->device(), options_.scaler),
+      mean_(channel_values(options_.mean, model_->device())),
+      std_(channel_values(options_.std, model_->device())) {
+  if (model_->device().is_cuda()) copy_ = std::make_unique<DeviceCopy>(model_->device());
+}
+
+Trainer::Pass Trainer::forward(const at::Tensor& images, const at::Tensor& targets) {
+  Pass pass;
+  {
+    const model::Autocast autocast(model_->device(), options_.precision);
+    const bool tiled = options_.loss.beta > 0 || options_.loss.gamma > 0;
+    pass.output = model_->forward(images, tiled);
+  }
+  pass.loss = model::combo_loss(pass.output, targets, options_.loss);
+  return pass;
+}
+
+void Trainer::optimise(const at::Tensor& loss, double learning_rate) {
+  adam_.zero_grad();
+  if (options_.precision != model::Precision::fp16) {
+    loss.backward();
+    adam_.step(learning_rate);
+    return;
+  }
+  scaler_.scale(loss).backward();
+  std::vector<at::Tensor> gradients = adam_.gradients();
+  const at::Tensor found_inf = scaler_.found_inf(gradients);
+  adam_.step(learning_rate, Adam::Scaled{scaler_.scale_tensor(), found_inf});
+  scaler_.update(found_inf);
+}
+
+Trainer::Pass Trainer::train_on(const at::Tensor& images, const at::Tensor& targets, double learning_rate) {
+  const at::AutoGradMode grad(true);
+  Pass pass = forward(images, targets);
+  optimise(pass.loss.total, learning_rate);
+  return pass;
+}
+
+StepLosses Trainer::step(const at::Tensor& images, const at::Tensor& targets, double learning_rate) {
+  const model::CancellationScope scope(cancel_);
+  model_->train();
+  const at::Device device = model_->device();
+  const Pass pass = train_on(images.to(device), targets.to(device), learning_rate);
+  const at::Tensor losses = losses_of(pass.loss).cpu();
+  const double* v = losses.data_ptr<double>();
+  return {v[0], v[1], v[2], v[3]};
+}
+
+at::Tensor Trainer::prepare(const at::Tensor& slot, const EpochRequest& request, std::int64_t first_image) {
+  at::Tensor images = copy_ ? copy_->copy(slot) : slot;
+  if (request.train && (request.augment || request.crop != request.height || request.crop != request.width)) {
+    std::vector<Geometry> geometry;
+    for (std::int64_t i = 0; i < images.size(0); ++i) {
+      const std::uint64_t seed = image_seed(options_.seed, request.epoch, first_image + i);
+      Geometry g = draw_geometry(seed, request.height, request.width, request.crop);
+      if (!request.augment) g.flip = false, g.quarter_turns = 0;
+      geometry.push_back(g);
+    }
+    images = apply_geometry(images, geometry, request.crop);
+  }
+  return normalise(images, mean_, std_);
+}
+
+// The state of one run_epoch call.
+class Trainer::Epoch {
+ public:
+  Epoch(Trainer& trainer, BatchQueue& queue, const EpochRequest& request, std::optional<EpochTally> start)
+      : trainer_(trainer), queue_(queue), request_(request), device_(trainer.model_->device()) {
+    const at::TensorOptions on_device = at::TensorOptions().device(device_);
+    const std::int64_t n = request.targets.size(0);
+    images_total_ = n;
+    sums_ = at::zeros({4}, on_device.dtype(at::kDouble));
+    probabilities_ = at::zeros({n, request.targets.size(1)}, on_device.dtype(at::kFloat));
+    targets_ = request.targets.to(device_);
+    if (start) {
+      sums_.copy_(start->sums);
+      probabilities_.copy_(start->probabilities);
+      images_ = start->images;
+    }
+    next_batch_ = request.first_batch;
+  }
+
+  // False when the queue has ended.
+  bool step() {
+    const std::optional<Lease> lease = queue_.take();
+    if (!lease) return false;
+    const std::int64_t first = lease->batch * request_.batch;
+    const std::int64_t count = std::min(request_.batch, images_total_ - first);
+    const at::Tensor targets = targets_.narrow(0, first, count);
+    const Pass pass = run(read(*lease, first, count), targets, lease->batch);
+    sums_.add_(losses_of(pass.loss), static_cast<double>(count));
+    probabilities_.narrow(0, first, count).copy_(pass.output.logits.detach().sigmoid());
+    images_ += count;
+    next_batch_ = lease->batch + 1;
+    return true;
+  }
+
+  bool reports_now() const {
+    return next_batch_ % request_.report_every == 0 || next_batch_ == steps();
+  }
+
+  Progress progress() const {
+    const double loss = sums_.select(0, 0).item<double>() / static_cast<double>(images_);
+    if (!std::isfinite(loss)) {
+      throw Error("ERR_TRAINING", "the loss is not a finite number in epoch " + std::to_string(request_.epoch) +
+                                      ", by step " + std::to_string(next_batch_) +
+                                      ": try a lower learning rate, or precision fp32");
+    }
+    return {next_batch_, steps(), images_, loss};
+  }
+
+  EpochTally tally() const {
+    return {sums_.cpu(), probabilities_.cpu(), images_, next_batch_, next_batch_ == steps()};
+  }
+
+ private:
+  std::int64_t steps() const { return (images_total_ + request_.batch - 1) / request_.batch; }
+
+  // The slot is given back as soon as its pixels have been read.
+  at::Tensor read(const Lease& lease, std::int64_t first, std::int64_t count) {
+    struct Release {
+      BatchQueue& queue;
+      const Lease& lease;
+      ~Release() { queue.release(lease); }
+    } const release{queue_, lease};
+    const auto channels = static_cast<std::int64_t>(trainer_.options_.mean.size());
+    const at::Tensor slot = at::from_blob(queue_.slot(lease), {count, request_.height, request_.width, channels}, at::kByte);
+    return trainer_.prepare(slot, request_, first);
+  }
+
+  Pass run(const at::Tensor& images, const at::Tensor& targets, std::int64_t batch) {
+    if (request_.train) {
+      return trainer_.train_on(images, targets, request_.learning_rates.at(static_cast<std::size_t>(batch)));
+    }
+    const at::NoGradGuard no_grad;
+    return trainer_.forward(images, targets);
+  }
+
+  Trainer& trainer_;
+  BatchQueue& queue_;
+  const EpochRequest& request_;
+  at::Device device_;
+  at::Tensor sums_, probabilities_, targets_;
+  std::int64_t images_total_ = 0, images_ = 0, next_batch_ = 0;
+};
+
+EpochTally Trainer::run_epoch(BatchQueue& queue, const EpochRequest& request, std::optional<EpochTally> start,
+                              const std::function<void(const Progress&)>& report) {
+  const model::CancellationScope scope(cancel_);
+  model_->train(request.train);
+  Epoch epoch(*this, queue, request, std::move(start));
+  while (!stop_ && epoch.step()) {
+    if (epoch.reports_now()) report(epoch.progress());
+  }
+  return epoch.tally();
+}
+
+}  // namespace cellcam::training
