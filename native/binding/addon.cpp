@@ -1,0 +1,69 @@
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <napi.h>
+#include <torch/cuda.h>
+#include <torch/version.h>
+
+#include "binding/classes.h"
+#include "binding/job.h"
+#include "binding/values.h"
+#include "model/backbones/backbone.h"
+#include "model/precision.h"
+
+namespace cellcam::binding {
+
+namespace {
+
+Napi::Value describe(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  auto devices = Napi::Array::New(env);
+  devices.Set(0u, "cpu");
+  const bool cuda = torch::cuda::is_available();
+  for (std::uint32_t i = 0; cuda && i < torch::cuda::device_count(); ++i) devices.Set(i + 1, "cuda:" + std::to_string(i));
+  auto names = Napi::Array::New(env);
+  for (const auto& backbone : model::backbones()) names.Set(names.Length(), backbone.name);
+  auto out = Napi::Object::New(env);
+  out.Set("torch", TORCH_VERSION);
+  out.Set("cuda", cuda);
+  out.Set("devices", devices);
+  out.Set("bf16", model::cpu_has_bf16());
+  out.Set("threads", at::get_num_threads());
+  out.Set("backbones", names);
+  return out;
+}
+
+Napi::Value set_threads(const Napi::CallbackInfo& info) {
+  at::set_num_threads(info[0].As<Napi::Number>().Int32Value());
+  return info.Env().Undefined();
+}
+
+// What "auto" comes to: (device, precision) to { device, precision }.
+Napi::Value resolve(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const c10::Device device = model::choose_device(info[0].As<Napi::String>());
+    const model::Precision precision = model::choose_precision(info[1].As<Napi::String>(), device);
+    auto out = Napi::Object::New(info.Env());
+    out.Set("device", device.str());
+    out.Set("precision", model::precision_name(precision));
+    return out;
+  });
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  exports.Set("describe", Napi::Function::New(env, describe));
+  exports.Set("setThreads", Napi::Function::New(env, set_threads));
+  exports.Set("resolve", Napi::Function::New(env, resolve));
+  init_image(env, exports);
+  init_combo_loss(env, exports);
+  init_puzzle_cam(env, exports);
+  init_batch_queue(env, exports);
+  init_trainer(env, exports);
+  init_predictor(env, exports);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(cellcam, init)
+
+}  // namespace cellcam::binding

@@ -1,0 +1,88 @@
+#include <cstring>
+
+#include "binding/classes.h"
+#include "binding/job.h"
+#include "binding/values.h"
+#include "image/resize.h"
+
+namespace cellcam::binding {
+
+namespace {
+
+using image::Dtype;
+using image::Plane;
+
+Dtype dtype_of(const at::Tensor& t) {
+  return t.scalar_type() == at::kByte ? Dtype::u8 : t.scalar_type() == at::kUInt16 ? Dtype::u16 : Dtype::f32;
+}
+
+double full_scale(Dtype dtype) { return dtype == Dtype::u8 ? 255.0 : dtype == Dtype::u16 ? 65535.0 : 1.0; }
+
+// (image {data, shape (h, w, c)}, height, width) to a Float32Array (height, width, c).
+Napi::Value resize_image(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const at::Tensor in = tensor_view(info[0]);
+    const std::int64_t height = info[1].As<Napi::Number>().Int64Value(), width = info[2].As<Napi::Number>().Int64Value();
+    const std::int64_t h = in.size(0), w = in.size(1), c = in.size(2);
+    const Dtype dtype = dtype_of(in);
+    std::vector<Plane> planes;
+    for (std::int64_t i = 0; i < c; ++i) {
+      planes.push_back({static_cast<const char*>(in.data_ptr()) + i * in.element_size(), dtype, c});
+    }
+    auto out = Napi::Float32Array::New(info.Env(), static_cast<std::size_t>(height * width * c));
+    image::resize_to_float(planes, h, w, full_scale(dtype), out.Data(), height, width);
+    return out;
+  });
+}
+
+template <typename T>
+Result pixels(std::vector<T> values) {
+  auto shared = std::make_shared<std::vector<T>>(std::move(values));
+  return [shared](Napi::Env env) -> Napi::Value {
+    auto out = Napi::TypedArrayOf<T>::New(env, shared->size());
+    std::memcpy(out.Data(), shared->data(), shared->size() * sizeof(T));
+    return out;
+  };
+}
+
+// (planes [{data, shape (h, w)}], size, 'uint8' | 'float32') to a promise of (size, size, planes) values.
+Napi::Value resize_field(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto list = info[0].As<Napi::Array>();
+    std::vector<at::Tensor> views;
+    std::vector<Napi::Object> keep;
+    for (std::uint32_t i = 0; i < list.Length(); ++i) {
+      views.push_back(tensor_view(list.Get(i)));
+      keep.push_back(list.Get(i).As<Napi::Object>().Get("data").As<Napi::Object>());
+    }
+    const std::int64_t size = info[1].As<Napi::Number>().Int64Value();
+    const bool floats = info[2].As<Napi::String>().Utf8Value() == "float32";
+    return run_job(
+        info.Env(),
+        [views, size, floats]() -> Result {
+          std::vector<Plane> planes;
+          for (const at::Tensor& v : views) planes.push_back({v.data_ptr(), dtype_of(v), 1});
+          const std::int64_t h = views.front().size(0), w = views.front().size(1);
+          const double divisor = image::field_divisor(planes, h, w);
+          const auto count = static_cast<std::size_t>(size * size) * planes.size();
+          if (floats) {
+            std::vector<float> out(count);
+            image::resize_to_float(planes, h, w, divisor, out.data(), size, size);
+            return pixels(std::move(out));
+          }
+          std::vector<std::uint8_t> out(count);
+          image::resize_to_uint8(planes, h, w, divisor, out.data(), size, size);
+          return pixels(std::move(out));
+        },
+        keep);
+  });
+}
+
+}  // namespace
+
+void init_image(Napi::Env env, Napi::Object exports) {
+  exports.Set("resizeImage", Napi::Function::New(env, resize_image));
+  exports.Set("resizeField", Napi::Function::New(env, resize_field));
+}
+
+}  // namespace cellcam::binding

@@ -1,0 +1,68 @@
+#include "inference/predictor.h"
+
+#include "binding/classes.h"
+#include "binding/job.h"
+#include "binding/values.h"
+#include "error.h"
+
+namespace cellcam::binding {
+
+class PredictorObject : public Napi::ObjectWrap<PredictorObject> {
+ public:
+  // (models, { precision, mean, std }): shares the models.
+  explicit PredictorObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PredictorObject>(info) {
+    guarded(info.Env(), [&] {
+      const auto list = info[0].As<Napi::Array>();
+      std::vector<std::shared_ptr<model::PuzzleCam>> models;
+      for (std::uint32_t i = 0; i < list.Length(); ++i) {
+        shared_.push_back(model_of(list.Get(i)));
+        models.push_back(shared_.back()->model);
+      }
+      const auto o = info[1].As<Napi::Object>();
+      const model::Precision precision = model::choose_precision(text(o, "precision"), models.front()->device());
+      predictor_ = std::make_shared<inference::Predictor>(models, precision, floats(o, "mean"), floats(o, "std"));
+    });
+  }
+
+  static Napi::Function define(Napi::Env env) {
+    return DefineClass(env, "Predictor",
+                       {InstanceMethod("predict", &PredictorObject::predict), InstanceMethod("dispose", &PredictorObject::dispose)});
+  }
+
+ private:
+  // (images {data: Uint8Array, shape (B, H, W, C)}) to a promise of { logits, maps }; the images must stay as they are till then.
+  Napi::Value predict(const Napi::CallbackInfo& info) {
+    return guarded(info.Env(), [&]() -> Napi::Value {
+      if (!predictor_) throw Error("ERR_DISPOSED", "the predictor was disposed");
+      const at::Tensor images = tensor_view(info[0]);
+      const auto data = info[0].As<Napi::Object>().Get("data").As<Napi::Object>();
+      return run_job(
+          info.Env(),
+          [predictor = predictor_, shared = shared_, images]() -> Result {
+            std::vector<std::unique_lock<std::mutex>> turns;
+            for (const auto& model : shared) turns.push_back(model->take());
+            const inference::Prediction p = predictor->predict(images);
+            return [p](Napi::Env env) -> Napi::Value {
+              auto out = Napi::Object::New(env);
+              out.Set("logits", to_ndarray(env, p.logits));
+              out.Set("maps", to_ndarray(env, p.maps));
+              return out;
+            };
+          },
+          {data});
+    });
+  }
+
+  Napi::Value dispose(const Napi::CallbackInfo& info) {
+    predictor_.reset();
+    shared_.clear();
+    return info.Env().Undefined();
+  }
+
+  std::vector<std::shared_ptr<SharedModel>> shared_;
+  std::shared_ptr<inference::Predictor> predictor_;
+};
+
+void init_predictor(Napi::Env env, Napi::Object exports) { exports.Set("Predictor", PredictorObject::define(env)); }
+
+}  // namespace cellcam::binding

@@ -1,0 +1,26 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <thread>
+
+namespace cellcam::binding {
+
+// A thread for work that takes hours. It is joined when its owner goes and, whatever happens, before the process's static
+// destructors take LibTorch apart beneath it.
+class RunningThread {
+ public:
+  // `cancel` makes `body` return soon; it may be called from any thread, more than once.
+  RunningThread(std::function<void()> body, std::function<void()> cancel);
+  ~RunningThread();  // cancels unless it was joined, and joins
+  RunningThread(const RunningThread&) = delete;
+  RunningThread& operator=(const RunningThread&) = delete;
+
+  void join();    // for a body that has come to its end
+  void finish();  // cancels and joins; idempotent
+
+ private:
+  std::function<void()> cancel_;
+  std::thread thread_;
+};
+
+}  // namespace cellcam::binding
