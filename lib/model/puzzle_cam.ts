@@ -1,0 +1,209 @@
+import { HPA, type DatasetSpec } from '../data/dataset_spec';
+import { bytesOf, isDType, KINDS, type DType, type Weights } from '../data/weights/tensors';
+import { readWeights, writeWeights } from '../data/weights/weights';
+import { CellcamError, messageOf } from '../errors';
+import {
+  native,
+  nativeAsync,
+  type LossValue,
+  type NativeOutput,
+  type NativePuzzleCam,
+  type NativeTensor,
+  type ParameterInfo,
+} from '../native';
+import {
+  invalidArgument,
+  requireBoolean,
+  requireDevice,
+  requireInteger,
+  requireNdArray,
+  requirePrecision,
+  requireSignal,
+  requireString,
+  throwIfAborted,
+  type Device,
+  type NdArray,
+  type Precision,
+} from '../options';
+import { lossWeights, type ComboLossOptions } from './combo_loss';
+
+export interface PuzzleCamOptions {
+  /** resnet18, seresnext50_32x4d or gluon_seresnext101_32x4d; `cellcam doctor` lists what this version has. */
+  backbone: string;
+  /** Default: 19, the locations of the Human Protein Atlas. */
+  numClasses?: number;
+  /** Default: 4 (microtubules, protein, nucleus, ER). */
+  inChannels?: number;
+  /** Default: 'auto'. */
+  device?: Device;
+  /** Of the initial weights, 0 to 2^53 - 1. Default: 0. */
+  seed?: number;
+  /** A weights file to start from instead. */
+  pretrained?: string;
+}
+
+export interface ForwardOptions {
+  /** Also the 2x2 tiles and their merged maps. Default: false. */
+  tiled?: boolean;
+  /** Batch norm by the batch's own statistics, moving the running ones. Default: false. */
+  train?: boolean;
+  /** Default: 'fp32'. */
+  precision?: Precision;
+  signal?: AbortSignal;
+}
+
+/** Gradients by parameter name, with the loss and the output they come from. */
+export interface Gradients {
+  loss: LossValue;
+  output: NativeOutput;
+  gradients: Record<string, NdArray<Float32Array>>;
+}
+
+/** Tensors in the form in which they cross to the addon. */
+export function toNative(weights: Weights): NativeTensor[] {
+  return Object.entries(weights).map(([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, data: bytesOf(t) }));
+}
+
+/** Tensors from the addon, without a copy. */
+export function fromNative(tensors: NativeTensor[]): Weights {
+  const weights = Object.create(null) as Weights;
+  for (const { name, dtype, shape, data } of tensors) {
+    if (!isDType(dtype)) throw new CellcamError('ERR_NATIVE', `tensor ${name} has the unknown dtype ${dtype}`);
+    const kind = KINDS[dtype as DType];
+    weights[name] = { dtype, shape, data: kind.create(data.buffer, data.byteOffset, data.byteLength / kind.bytes) };
+  }
+  return weights;
+}
+
+/**
+ * The network of Puzzle-CAM (arXiv 2101.11253): a backbone and a 1×1 classifier whose output is the activation map of each
+ * class; logits are its spatial mean. Weights have the names of the Python original (`cnn1.mfeatures.…`, `cnn1.mclassifier.weight`).
+ */
+export class PuzzleCam {
+  readonly backbone: string;
+  readonly numClasses: number;
+  readonly inChannels: number;
+  readonly device: string;
+  #native: NativePuzzleCam | undefined;
+
+  private constructor(o: { backbone: string; numClasses: number; inChannels: number; device: string }) {
+    this.backbone = o.backbone;
+    this.numClasses = o.numClasses;
+    this.inChannels = o.inChannels;
+    this.device = o.device;
+    this.#native = native((a) => new a.PuzzleCam(o.backbone, o.numClasses, o.inChannels, o.device));
+  }
+
+  /** @throws CellcamError ERR_INVALID_ARG, ERR_NATIVE_MISSING, and what loadWeights throws for `pretrained` */
+  static async create(o: PuzzleCamOptions): Promise<PuzzleCam> {
+    if (typeof o !== 'object' || o === null) throw invalidArgument('an object with a backbone', 'options', o);
+    const seed = requireInteger(o.seed ?? 0, 'seed', 0);
+    const device = requireDevice(o.device ?? 'auto');
+    const pretrained = o.pretrained === undefined ? undefined : requireString(o.pretrained, 'pretrained');
+    const model = new PuzzleCam({
+      backbone: requireString(o.backbone, 'backbone'),
+      numClasses: requireInteger(o.numClasses ?? HPA.classes.length, 'numClasses', 1),
+      inChannels: requireInteger(o.inChannels ?? HPA.channels.length, 'inChannels', 1),
+      device: native((a) => a.resolve(device, 'auto')).device,
+    });
+    try {
+      if (pretrained === undefined) await nativeAsync(() => model.handle.initialise(BigInt(seed)));
+      else await model.loadWeights(pretrained);
+    } catch (error) {
+      model.dispose();
+      throw error;
+    }
+    return model;
+  }
+
+  /** A model for a data set. */
+  static forSpec(spec: DatasetSpec, o: Omit<PuzzleCamOptions, 'numClasses' | 'inChannels'>): Promise<PuzzleCam> {
+    return PuzzleCam.create({ ...o, numClasses: spec.classes.length, inChannels: spec.channels.length });
+  }
+
+  /** For the other classes of this library. @internal */
+  get handle(): NativePuzzleCam {
+    if (this.#native) return this.#native;
+    throw new CellcamError('ERR_DISPOSED', 'the model was disposed');
+  }
+
+  /** Trainable parameters in the order of the state dict. */
+  parameters(): ParameterInfo[] {
+    return native(() => this.handle.parameters());
+  }
+
+  /** A copy of the whole state, parameters and buffers, in PyTorch's state-dict order. */
+  weights(): Weights {
+    return fromNative(native(() => this.handle.tensors()));
+  }
+
+  /**
+   * Takes over all parameters and buffers. Strict.
+   * @throws CellcamError ERR_WEIGHTS that names every missing, unexpected or mis-shaped tensor; the model then stays as it was
+   */
+  async setWeights(weights: Weights): Promise<void> {
+    await nativeAsync(() => this.handle.assign(toNative(weights)));
+  }
+
+  /** `setWeights` from a file; its errors name the file. */
+  async loadWeights(path: string): Promise<void> {
+    const weights = await readWeights(path);
+    try {
+      await this.setWeights(weights);
+    } catch (error) {
+      throw new CellcamError('ERR_WEIGHTS', `${path}: ${messageOf(error)}`, { cause: error });
+    }
+  }
+
+  /** Writes the whole state, by the extension of the path, whole or not at all. */
+  async saveWeights(path: string): Promise<void> {
+    await writeWeights(path, this.weights());
+  }
+
+  #checkImages(images: unknown): void {
+    requireNdArray(images, 'images', ['Float32Array'], ['B', this.inChannels, 'H', 'W']);
+  }
+
+  /**
+   * @param images (B, C, H, W) float32, already normalised; for `tiled` H and W must be even
+   * @returns logits (B, K) and maps (B, K, ceil(H/32), ceil(W/32)), before relu; tiled ones from the merged tiles if asked for
+   */
+  async forward(images: NdArray<Float32Array>, o: ForwardOptions = {}): Promise<NativeOutput> {
+    const tiled = requireBoolean(o.tiled ?? false, 'tiled');
+    const train = requireBoolean(o.train ?? false, 'train');
+    const precision = requirePrecision(o.precision ?? 'fp32');
+    const signal = requireSignal(o.signal);
+    this.#checkImages(images);
+    throwIfAborted(signal);
+    const output = await nativeAsync(() => this.handle.forward(images, { tiled, train, precision }));
+    throwIfAborted(signal);
+    return output;
+  }
+
+  /**
+   * The gradients of the ComboLoss by every parameter; no weight changes. With `train` batch norm works on the batch and
+   * moves its running statistics.
+   */
+  async gradients(
+    images: NdArray<Float32Array>,
+    targets: NdArray<Float32Array | Uint8Array>,
+    o: { loss?: ComboLossOptions; train?: boolean; precision?: Precision } = {},
+  ): Promise<Gradients> {
+    const train = requireBoolean(o.train ?? true, 'train');
+    const precision = requirePrecision(o.precision ?? 'fp32');
+    const weights = lossWeights(o.loss);
+    this.#checkImages(images);
+    requireNdArray(targets, 'targets', ['Float32Array', 'Uint8Array'], [images.shape[0]!, this.numClasses]);
+    return nativeAsync(() => this.handle.gradients(images, targets, { train, precision, ...weights }));
+  }
+
+  /** Frees the native memory; using the model afterwards throws ERR_DISPOSED. A running job ends first. */
+  dispose(): void {
+    this.#native?.dispose();
+    this.#native = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}

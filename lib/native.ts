@@ -1,0 +1,223 @@
+import { CellcamError, codeOf, messageOf, type ErrorCode } from './errors';
+import { loadNativeLibrary } from './native_library';
+import type { NdArray } from './options';
+
+/** A tensor as weight files hold it: row-major little-endian bytes. */
+export interface NativeTensor {
+  name: string;
+  dtype: string;
+  shape: number[];
+  data: Uint8Array;
+}
+
+export interface ParameterInfo {
+  name: string;
+  shape: number[];
+  dtype: string;
+}
+
+export interface NativeOutput {
+  logits: NdArray<Float32Array>;
+  maps: NdArray<Float32Array>;
+  tiledLogits?: NdArray<Float32Array>;
+  tiledMaps?: NdArray<Float32Array>;
+}
+
+export interface LossValue {
+  total: number;
+  full: number;
+  tiled: number;
+  l1: number;
+}
+
+export interface LossWeights {
+  alpha: number;
+  beta: number;
+  gamma: number;
+}
+
+export interface NativeLesson {
+  loss: LossValue;
+  output: NativeOutput;
+  gradients: Record<string, NdArray<Float32Array>>;
+}
+
+export interface NativePuzzleCam {
+  initialise(seed: bigint): Promise<void>;
+  parameters(): ParameterInfo[];
+  tensors(): NativeTensor[];
+  assign(tensors: NativeTensor[]): Promise<void>;
+  forward(
+    images: NdArray<Float32Array>,
+    o: { tiled: boolean; train: boolean; precision: string },
+  ): Promise<NativeOutput>;
+  gradients(
+    images: NdArray<Float32Array>,
+    targets: NdArray<Float32Array | Uint8Array>,
+    o: { train: boolean; precision: string } & LossWeights,
+  ): Promise<NativeLesson>;
+  dispose(): void;
+}
+
+export interface NativeBatchQueue {
+  readonly id: number;
+  /** A slot to fill, null when none is free yet, undefined when all batches are done or the queue is closed. */
+  acquire(waitMs: number): { batch: number; slot: number } | null | undefined;
+  publish(batch: number, slot: number): void;
+  fail(code: string, message: string): void;
+  close(): void;
+}
+
+export interface TrainerOptions extends LossWeights {
+  precision: string;
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  mean: number[];
+  std: number[];
+  seed: bigint;
+}
+
+export interface EpochRequest {
+  train: boolean;
+  epoch: number;
+  batch: number;
+  height: number;
+  width: number;
+  crop: number;
+  augment: boolean;
+  /** (n, classes) in the order of the epoch. */
+  targets: NdArray<Uint8Array>;
+  /** One a step; empty for validation. */
+  learningRates: NdArray<Float64Array>;
+  firstBatch: number;
+  reportEvery: number;
+}
+
+/** Sums over the images seen so far; with it an interrupted epoch goes on. */
+export interface EpochTally {
+  /** (4): total, full, tiled and l1 loss, each summed over images. */
+  sums: NdArray<Float64Array>;
+  /** (n, classes) sigmoid of the logits, in the order of the epoch. */
+  probabilities: NdArray<Float32Array>;
+  images: number;
+  nextBatch: number;
+  complete: boolean;
+}
+
+export interface StepProgress {
+  step: number;
+  steps: number;
+  images: number;
+  /** Mean of the epoch so far. */
+  loss: number;
+}
+
+export interface ScalerState {
+  scale: number;
+  growthTracker: number;
+}
+
+export interface NativeTrainer {
+  runEpoch(
+    queue: NativeBatchQueue,
+    request: EpochRequest,
+    start: EpochTally | null,
+    onProgress: (p: StepProgress) => void,
+  ): Promise<EpochTally>;
+  step(
+    images: NdArray<Float32Array>,
+    targets: NdArray<Float32Array | Uint8Array>,
+    learningRate: number,
+  ): Promise<LossValue>;
+  stop(): void;
+  optimiserState(): NativeTensor[];
+  loadOptimiserState(tensors: NativeTensor[]): void;
+  scalerState(): ScalerState;
+  loadScalerState(state: ScalerState): void;
+  dispose(): void;
+}
+
+export interface NativePredictor {
+  predict(images: NdArray<Uint8Array>): Promise<{ logits: NdArray<Float32Array>; maps: NdArray<Float32Array> }>;
+  dispose(): void;
+}
+
+/** What the addon says of itself. */
+export interface NativeDescription {
+  torch: string;
+  cuda: boolean;
+  devices: string[];
+  bf16: boolean;
+  threads: number;
+  backbones: string[];
+}
+
+/** The whole addon. */
+export interface Addon {
+  describe(): NativeDescription;
+  setThreads(threads: number): void;
+  resolve(device: string, precision: string): { device: string; precision: string };
+  resizeImage(image: NdArray<Float32Array | Uint8Array | Uint16Array>, height: number, width: number): Float32Array;
+  /** Planes of one field, (h, w) each, to (size, size, planes); they must not be touched until it settles. */
+  resizeField(planes: NdArray<Uint8Array | Uint16Array>[], size: number, dtype: 'uint8'): Promise<Uint8Array>;
+  resizeField(planes: NdArray<Uint8Array | Uint16Array>[], size: number, dtype: 'float32'): Promise<Float32Array>;
+  comboLoss(
+    output: NativeOutput,
+    targets: NdArray<Float32Array | Uint8Array>,
+    o: LossWeights,
+  ): Promise<LossValue & { gradients: Partial<NativeOutput> }>;
+  PuzzleCam: new (backbone: string, numClasses: number, inChannels: number, device: string) => NativePuzzleCam;
+  BatchQueue: new (
+    o:
+      | {
+          /** What owns the memory, kept alive as long as the queue. */
+          ring: SharedArrayBuffer;
+          memory: NdArray<Uint8Array>;
+          slots: number;
+          slotBytes: number;
+          first: number;
+          end: number;
+        }
+      | number,
+  ) => NativeBatchQueue;
+  Trainer: new (model: NativePuzzleCam, o: TrainerOptions) => NativeTrainer;
+  Predictor: new (
+    models: NativePuzzleCam[],
+    o: { precision: string; mean: number[]; std: number[] },
+  ) => NativePredictor;
+}
+
+/** The addon, loaded on first use. Throws ERR_NATIVE_MISSING where it could not be built. */
+export function addon(): Addon {
+  return loadNativeLibrary() as Addon;
+}
+
+function asCellcamError(error: unknown, caller: Error): CellcamError {
+  const known = new CellcamError((codeOf(error) ?? 'ERR_NATIVE') as ErrorCode, messageOf(error), { cause: error });
+  known.stack = `${known.name}: ${known.message}\n${caller.stack?.split('\n').slice(2).join('\n') ?? ''}`;
+  return known;
+}
+
+/** Runs a synchronous call of the addon; its errors become CellcamErrors. */
+export function native<T>(call: (a: Addon) => T): T {
+  const loaded = addon();
+  try {
+    return call(loaded);
+  } catch (error) {
+    throw asCellcamError(error, new Error());
+  }
+}
+
+/** The same for a call that returns a promise; the error carries the caller's stack. */
+export function nativeAsync<T>(call: (a: Addon) => Promise<T>): Promise<T> {
+  const caller = new Error();
+  const fail = (error: unknown): never => {
+    throw error instanceof CellcamError ? error : asCellcamError(error, caller);
+  };
+  try {
+    return call(addon()).catch(fail);
+  } catch (error) {
+    return Promise.reject(error instanceof CellcamError ? error : asCellcamError(error, caller));
+  }
+}
