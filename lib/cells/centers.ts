@@ -1,0 +1,171 @@
+import { type NdArray, requireInteger, requireNdArray } from '../options';
+
+/** Where a cell lies in the original image, in its pixels. */
+export interface CellBox {
+  cellId: number;
+  /** First column and row. */
+  x1: number;
+  y1: number;
+  /** One past the last column and row. */
+  x2: number;
+  y2: number;
+  /** Middle of the box, halves rounded to even. */
+  center: [x: number, y: number];
+}
+
+/** Inclusive extents of one cell in the mask. */
+interface Extent {
+  first: [row: number, column: number];
+  last: [row: number, column: number];
+}
+
+/**
+ * How one axis of n pixels is enlarged to N: output d mixes pixels `source[d]` and the next, in 2048ths. `first[s]` is
+ * the first output whose source is at least s.
+ */
+interface Axis {
+  source: Int32Array;
+  near: Int32Array;
+  far: Int32Array;
+  first: Int32Array;
+}
+
+function roundHalfEven(value: number): number {
+  const below = Math.floor(value);
+  const rest = value - below;
+  return rest > 0.5 || (rest === 0.5 && below % 2 !== 0) ? below + 1 : below;
+}
+
+/** OpenCV's positions and fixed-point weights of INTER_AREA where it enlarges. */
+function enlargedAxis(n: number, size: number): Axis {
+  const factor = size / n;
+  const axis = { source: new Int32Array(size), near: new Int32Array(size), far: new Int32Array(size) };
+  const first = new Int32Array(n + 1).fill(size);
+  for (let d = size - 1; d >= 0; d--) {
+    const position = Math.floor(d * (1 / factor));
+    const offset = Math.fround(d + 1 - (position + 1) * factor);
+    const inside = position < n - 1;
+    const rest = inside && offset > 0 ? Math.fround(offset - Math.floor(offset)) : 0;
+    axis.source[d] = inside ? position : n - 1;
+    axis.near[d] = roundHalfEven(Math.fround(1 - rest) * 2048);
+    axis.far[d] = roundHalfEven(rest * 2048);
+    first[axis.source[d]!] = d;
+  }
+  for (let s = n - 1; s >= 0; s--) first[s] = Math.min(first[s]!, first[s + 1]!);
+  return { ...axis, first };
+}
+
+/** Extents of all cells by id, in one pass. */
+function extentsOf(cells: NdArray<Uint16Array>): Map<number, Extent> {
+  const [height, width] = cells.shape as [number, number];
+  const extents = new Map<number, Extent>();
+  let id = 0;
+  let extent: Extent | undefined;
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) {
+      const here = cells.data[i]!;
+      if (here === 0) continue;
+      if (here !== id) {
+        id = here;
+        extent = extents.get(id);
+      }
+      if (extent === undefined) {
+        extent = { first: [y, x], last: [y, x] };
+        extents.set(id, extent);
+      }
+      extent.last[0] = y;
+      if (x < extent.first[1]) extent.first[1] = x;
+      if (x > extent.last[1]) extent.last[1] = x;
+    }
+  }
+  return extents;
+}
+
+/** One cell's 0/1 mask as it looks enlarged; nothing outside its own window is touched. */
+class EnlargedCell {
+  constructor(
+    private readonly cells: NdArray<Uint16Array>,
+    private readonly id: number,
+    private readonly rows: Axis,
+    private readonly columns: Axis,
+  ) {}
+
+  /** OpenCV's integer arithmetic: columns first, then rows, each product cut to 8 bits and rounded once. */
+  has(y: number, x: number): boolean {
+    const row = this.rows.source[y]!;
+    const upper = (this.rows.near[y]! * (this.mix(row, x) >> 4)) >> 16;
+    const weight = this.rows.far[y]!;
+    const lower = weight === 0 ? 0 : (weight * (this.mix(row + 1, x) >> 4)) >> 16;
+    return upper + lower >= 2;
+  }
+
+  private mix(row: number, x: number): number {
+    const at = row * this.cells.shape[1]! + this.columns.source[x]!;
+    const near = this.cells.data[at] === this.id ? this.columns.near[x]! : 0;
+    const far = this.columns.far[x]!;
+    return far !== 0 && this.cells.data[at + 1] === this.id ? near + far : near;
+  }
+}
+
+/** The first of the outputs from, from + step, … before `to` that passes, or -1. */
+function firstWhere(from: number, to: number, step: 1 | -1, passes: (d: number) => boolean): number {
+  for (let d = from; d !== to; d += step) if (passes(d)) return d;
+  return -1;
+}
+
+/** Outputs that a range of source pixels can reach: a pixel also spreads to outputs whose source is the one before it. */
+function reach(axis: Axis, first: number, last: number): [from: number, to: number] {
+  return [axis.first[Math.max(first - 1, 0)]!, axis.first[last + 1]!];
+}
+
+function enlargedBox(cell: EnlargedCell, rows: [number, number], columns: [number, number]): number[] | undefined {
+  const [top, bottom] = rows;
+  const [left, right] = columns;
+  const rowIsSet = (y: number) => firstWhere(left, right, 1, (x) => cell.has(y, x)) >= 0;
+  const y1 = firstWhere(top, bottom, 1, rowIsSet);
+  if (y1 < 0) return undefined;
+  const y2 = firstWhere(bottom - 1, top - 1, -1, rowIsSet) + 1;
+  const columnIsSet = (x: number) => firstWhere(y1, y2, 1, (y) => cell.has(y, x)) >= 0;
+  const x1 = firstWhere(left, right, 1, columnIsSet);
+  return [x1, y1, firstWhere(right - 1, left - 1, -1, columnIsSet) + 1, y2];
+}
+
+/** The box scaled and widened to whole pixels. */
+function scaledBox(extent: Extent, height: number, width: number): number[] {
+  const [y1, x1] = extent.first;
+  const [y2, x2] = extent.last;
+  return [Math.floor(x1 * width), Math.floor(y1 * height), Math.ceil((x2 + 1) * width), Math.ceil((y2 + 1) * height)];
+}
+
+function cellBox(cellId: number, [x1, y1, x2, y2]: number[]): CellBox {
+  const center: [number, number] = [roundHalfEven((x1! + x2!) / 2), roundHalfEven((y1! + y2!) / 2)];
+  return { cellId, x1: x1!, y1: y1!, x2: x2!, y2: y2!, center };
+}
+
+/**
+ * The box and centre of every cell in the original image: those of its 0/1 mask after OpenCV's INTER_AREA enlarging,
+ * pixel for pixel, at the cost of the boxes' borders. Where height or width shrinks, and for a cell so small that
+ * enlarging wipes it out, the mask's box is scaled and widened to whole pixels instead.
+ * @param cells cell numbers, 0 is background; shape (H, W)
+ * @param originalSize [height, width] of the original image
+ * @returns in ascending order of cellId; x right, y down
+ * @throws CellcamError ERR_INVALID_ARG
+ */
+export function cellBoxes(cells: NdArray<Uint16Array>, originalSize: [height: number, width: number]): CellBox[] {
+  const [rows, columns] = requireNdArray(cells, 'cells', ['Uint16Array'], ['H', 'W']).shape as [number, number];
+  const height = requireInteger(originalSize?.[0], 'originalSize[0]', 1);
+  const width = requireInteger(originalSize[1], 'originalSize[1]', 1);
+  if (rows === 0 || columns === 0) return [];
+  const enlarges = height >= rows && width >= columns;
+  const axes = enlarges ? [enlargedAxis(rows, height), enlargedAxis(columns, width)] : undefined;
+  const box = (id: number, extent: Extent) => {
+    const [down, across] = axes ?? [];
+    const scaled = () => scaledBox(extent, height / rows, width / columns);
+    if (!down || !across) return scaled();
+    const window = reach(down, extent.first[0], extent.last[0]);
+    const cell = new EnlargedCell(cells, id, down, across);
+    return enlargedBox(cell, window, reach(across, extent.first[1], extent.last[1])) ?? scaled();
+  };
+  const extents = [...extentsOf(cells)].sort(([a], [b]) => a - b);
+  return extents.map(([id, extent]) => cellBox(id, box(id, extent)));
+}
