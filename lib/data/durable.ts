@@ -1,0 +1,59 @@
+import { open, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { CellcamError, messageOf } from '../errors';
+
+/** Where a file is written before it gets its name; what a killed process leaves behind ends so and can be removed. */
+export function temporaryName(path: string): string {
+  return `${path}.tmp`;
+}
+
+/** A failed write, told in one line. */
+export function writeError(path: string, error: unknown): CellcamError {
+  return new CellcamError('ERR_WRITE', `Expected to write ${path} but it failed: ${messageOf(error)}`, {
+    cause: error,
+  });
+}
+
+async function sync(path: string, flags: string): Promise<void> {
+  const handle = await open(path, flags);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/**
+ * Gives a finished temporary file its name, so that whoever sees the name sees the whole file, even after a power cut:
+ * contents are on disk before the rename, and the rename before this settles.
+ * @throws CellcamError ERR_WRITE; the temporary file is then removed
+ */
+export async function publish(path: string): Promise<void> {
+  const temporary = temporaryName(path);
+  try {
+    await sync(temporary, 'r+');
+    await rename(temporary, path);
+    // Windows cannot open folders, and needs no such sync.
+    if (process.platform !== 'win32') await sync(dirname(path), 'r');
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw writeError(path, error);
+  }
+}
+
+/** Writes a whole file: it appears finished under its name, or not at all. @throws CellcamError ERR_WRITE */
+export async function writeDurably(path: string, contents: string | Uint8Array): Promise<void> {
+  const temporary = temporaryName(path);
+  try {
+    const handle = await open(temporary, 'w');
+    try {
+      await handle.writeFile(contents);
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw writeError(path, error);
+  }
+  await publish(path);
+}

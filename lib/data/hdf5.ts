@@ -1,0 +1,202 @@
+import { existsSync, realpathSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { CellcamError } from '../errors';
+import { type DataSetInfo, type Hdf5File, type Hdf5Library, loadHdf5 } from './hdf5_file';
+import { SIZE_ATTRIBUTE } from './hdf5_writer';
+
+export { ShardWriter, writeIndex } from './hdf5_writer';
+
+/** How the pixels of a field are stored. */
+export type PixelType = 'uint8' | 'float32';
+
+/** Shape (height, width, channels) and type of a stored field. */
+export interface FieldInfo {
+  shape: [height: number, width: number, channels: number];
+  dtype: PixelType;
+}
+
+// A training set's shards all stay open (211 of 512 images hold 108k); more would only cost file handles.
+const MAX_OPEN_SHARDS = 256;
+
+function broken(path: string): CellcamError {
+  return new CellcamError(
+    'ERR_HDF5',
+    `Expected an HDF5 file in ${path} but it cannot be opened: it is cut short or no HDF5 file; dump it again`,
+  );
+}
+
+function openExisting(library: Hdf5Library, path: string): Hdf5File {
+  if (!existsSync(path))
+    throw new CellcamError('ERR_FILE_NOT_FOUND', `Expected an HDF5 file in ${path} but there is none`);
+  const file = library.open(path);
+  if (file === undefined) throw broken(path);
+  return file;
+}
+
+/** Where a field lies: its file's path and its name in there. */
+interface Place {
+  path: string;
+  name: string;
+}
+
+/**
+ * Reads fields from an HDF5 file with one root data set an id, shape (height, width, channels), uint8 or float32 in [0, 1],
+ * or from an index of external links to such data sets. Reads are synchronous; a reader belongs to one thread.
+ */
+export class Hdf5Reader {
+  readonly path: string;
+  readonly #library: Hdf5Library;
+  readonly #folder: string;
+  readonly #files = new Map<string, Hdf5File>(); // by path, the longest unused first; the file itself is not among them
+  readonly #places = new Map<string, Place>();
+  #root: Hdf5File | undefined;
+
+  private constructor(path: string, library: Hdf5Library, root: Hdf5File) {
+    this.path = path;
+    this.#library = library;
+    this.#root = root;
+    this.#folder = dirname(realpathSync(path)); // links are relative to where the index really lies
+  }
+
+  /** @throws CellcamError ERR_FILE_NOT_FOUND, ERR_HDF5 */
+  static async open(path: string): Promise<Hdf5Reader> {
+    const absolute = resolve(path);
+    const library = await loadHdf5();
+    return new Hdf5Reader(absolute, library, openExisting(library, absolute));
+  }
+
+  get #file(): Hdf5File {
+    if (this.#root === undefined) throw new CellcamError('ERR_DISPOSED', `The reader of ${this.path} is closed`);
+    return this.#root;
+  }
+
+  /** All ids, ascending. Takes seconds for an index of 100,000 links: that is HDF5's own pace. */
+  ids(): string[] {
+    return this.#file.names().sort();
+  }
+
+  /** Whether there is such an id; a link whose shard is missing counts. */
+  has(id: string): boolean {
+    return this.#place(id) !== undefined;
+  }
+
+  /** Whether the id is a link into another file. */
+  isLink(id: string): boolean {
+    const place = this.#place(id);
+    return place !== undefined && place.path !== this.path;
+  }
+
+  /** @throws CellcamError ERR_HDF5 or ERR_FILE_NOT_FOUND for an id that is missing or is no field */
+  info(id: string): FieldInfo {
+    const { shape, dtype } = this.#find(id).info;
+    return { shape, dtype } as FieldInfo;
+  }
+
+  /** Height and width of the image before it was resized; undefined if the file does not say. */
+  originalSize(id: string): [height: number, width: number] | undefined {
+    const { file, name } = this.#find(id);
+    return file.pair(name, SIZE_ATTRIBUTE);
+  }
+
+  /**
+   * Reads a field as uint8; float32 x becomes floor(255·x) in float32.
+   * @param out receives height·width·channels values, HWC; untouched if the field cannot be read
+   * @throws CellcamError ERR_HDF5 or ERR_FILE_NOT_FOUND
+   */
+  readInto(id: string, out: Uint8Array): void {
+    const { bytes, info, where } = this.#read(id);
+    const expected = info.shape.reduce((product, n) => product * n, 1);
+    if (out.length !== expected) {
+      const shape = info.shape.join(', ');
+      throw new CellcamError('ERR_HDF5', `Expected ${out.length} values for ${where} but its shape is (${shape})`);
+    }
+    if (info.dtype === 'uint8') return out.set(bytes);
+    const values = inUnitRange(bytes, where);
+    for (let i = 0; i < values.length; i++) out[i] = Math.fround(255 * values[i]!);
+  }
+
+  /** Reads a field as float32 in [0, 1], HWC; uint8 v becomes v/255. @throws CellcamError ERR_HDF5 or ERR_FILE_NOT_FOUND */
+  readFloat32(id: string): Float32Array {
+    const { bytes, info, where } = this.#read(id);
+    return info.dtype === 'uint8' ? Float32Array.from(bytes, (v) => v / 255) : inUnitRange(bytes, where).slice();
+  }
+
+  /** Closes every file. Calling it again does nothing. */
+  close(): void {
+    for (const file of this.#files.values()) file.close();
+    this.#files.clear();
+    this.#root?.close();
+    this.#root = undefined;
+  }
+
+  #place(id: string): Place | undefined {
+    const known = this.#places.get(id);
+    const root = this.#file;
+    if (known !== undefined) return known;
+    if (id === '' || id.includes('/')) return undefined; // these would name groups
+    const link = root.link(id);
+    if (link === undefined && root.info(id) === undefined) return undefined;
+    const place = link ? { path: resolve(this.#folder, link.file), name: link.target } : { path: this.path, name: id };
+    place.name = place.name.replace(/^\//, '');
+    this.#places.set(id, place);
+    return place;
+  }
+
+  #find(id: string): { file: Hdf5File; name: string; info: DataSetInfo; where: string } {
+    const place = this.#place(id);
+    if (place === undefined)
+      throw new CellcamError('ERR_HDF5', `Expected an image '${id}' in ${this.path} but there is none`);
+    const file = place.path === this.path ? this.#file : this.#shard(id, place.path);
+    const info = file.info(place.name);
+    const where = `image '${id}' of ${place.path}`;
+    if (info === undefined) throw new CellcamError('ERR_HDF5', `Expected ${where} but it is missing or no data set`);
+    if (info.shape.length !== 3 || (info.dtype !== 'uint8' && info.dtype !== 'float32')) {
+      throw new CellcamError(
+        'ERR_HDF5',
+        `Expected ${where} as uint8 or float32 of shape (height, width, channels) but it is ${info.dtype} of shape (${info.shape.join(', ')})`,
+      );
+    }
+    return { file, name: place.name, info, where };
+  }
+
+  #read(id: string): { bytes: Uint8Array; info: DataSetInfo; where: string } {
+    const { file, name, info, where } = this.#find(id);
+    const bytes = file.read(name, info);
+    if (bytes === undefined) {
+      throw new CellcamError('ERR_HDF5', `Expected ${where} to be readable but it is damaged; dump it again`);
+    }
+    return { bytes, info, where };
+  }
+
+  #shard(id: string, path: string): Hdf5File {
+    let file = this.#files.get(path);
+    if (file === undefined) {
+      if (!existsSync(path)) {
+        throw new CellcamError(
+          'ERR_FILE_NOT_FOUND',
+          `Expected image '${id}' of ${this.path} in its shard ${path} but that file is missing; keep an index and its folder of shards together`,
+        );
+      }
+      if (this.#files.size >= MAX_OPEN_SHARDS) this.#closeOldest();
+      file = openExisting(this.#library, path);
+    }
+    this.#files.delete(path); // to the end of the order
+    this.#files.set(path, file);
+    return file;
+  }
+
+  #closeOldest(): void {
+    for (const [path, file] of this.#files) {
+      file.close();
+      this.#files.delete(path);
+      return;
+    }
+  }
+}
+
+function inUnitRange(bytes: Uint8Array, where: string): Float32Array {
+  const values = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+  const wrong = values.find((v) => !(v >= 0 && v <= 1));
+  if (wrong === undefined) return values;
+  throw new CellcamError('ERR_HDF5', `Expected values from 0 to 1 in ${where} but found ${wrong}`);
+}

@@ -1,0 +1,100 @@
+import { rm } from 'node:fs/promises';
+import { dirname, relative, resolve, sep } from 'node:path';
+import { CellcamError } from '../errors';
+import { publish, temporaryName, writeError } from './durable';
+import { type Hdf5File, loadHdf5 } from './hdf5_file';
+
+/** The attribute of a field's data set that holds its height and width before it was resized. */
+export const SIZE_ATTRIBUTE = 'original_size';
+
+/** Writes one HDF5 file of fields, which appears under its name when it is whole and on disk, or not at all. */
+export class ShardWriter {
+  readonly path: string;
+  readonly #ids = new Set<string>();
+  #file: Hdf5File | undefined;
+
+  private constructor(path: string, file: Hdf5File) {
+    this.path = path;
+    this.#file = file;
+  }
+
+  /** @throws CellcamError ERR_WRITE */
+  static async create(path: string): Promise<ShardWriter> {
+    const absolute = resolve(path);
+    const file = (await loadHdf5()).create(temporaryName(absolute));
+    if (file === undefined) throw writeError(absolute, 'it could not be created');
+    return new ShardWriter(absolute, file);
+  }
+
+  /** Number of fields added. */
+  get size(): number {
+    return this.#ids.size;
+  }
+
+  /**
+   * Adds a field, contiguous and uncompressed, which is what reads fastest.
+   * @param shape (height, width, channels)
+   * @param originalSize of the image before it was resized
+   * @throws CellcamError ERR_WRITE (the disk is full, say), after which the shard is gone
+   */
+  async add(
+    id: string,
+    pixels: Uint8Array | Float32Array,
+    shape: [height: number, width: number, channels: number],
+    originalSize: [height: number, width: number],
+  ): Promise<void> {
+    const file = this.#file;
+    if (file === undefined) throw new CellcamError('ERR_DISPOSED', `The shard ${this.path} is closed`);
+    if (id === '' || id.includes('/') || this.#ids.has(id)) {
+      throw new CellcamError('ERR_HDF5', `Expected a new id without '/' for ${this.path} but received '${id}'`);
+    }
+    if (file.add(id, pixels, shape) && file.addPair(id, SIZE_ATTRIBUTE, originalSize)) {
+      this.#ids.add(id);
+      return;
+    }
+    await this.abandon();
+    throw writeError(this.path, `image '${id}' could not be written; is the disk full?`);
+  }
+
+  /** Finishes the file: closed, synced, renamed. @throws CellcamError ERR_WRITE, and nothing is left */
+  async close(): Promise<void> {
+    const file = this.#file;
+    this.#file = undefined;
+    if (file === undefined) return;
+    if (!file.close()) {
+      await rm(temporaryName(this.path), { force: true });
+      throw writeError(this.path, 'the file could not be finished; is the disk full?');
+    }
+    await publish(this.path);
+  }
+
+  /** Drops the file, leaving nothing. */
+  async abandon(): Promise<void> {
+    this.#file?.close();
+    this.#file = undefined;
+    await rm(temporaryName(this.path), { force: true });
+  }
+}
+
+/**
+ * Writes an index: a small HDF5 file of external links, one an id, which h5py and other HDF5 programs follow by themselves.
+ * @param links from id to the path of the shard that holds it; stored relative to the index
+ * @throws CellcamError ERR_WRITE
+ */
+export async function writeIndex(path: string, links: ReadonlyMap<string, string>): Promise<void> {
+  const absolute = resolve(path);
+  const temporary = temporaryName(absolute);
+  const file = (await loadHdf5()).create(temporary);
+  if (file === undefined) throw writeError(absolute, 'it could not be created');
+  const folder = dirname(absolute);
+  let written = true;
+  for (const [id, shard] of links) {
+    const target = relative(folder, resolve(shard)).split(sep).join('/');
+    written &&= file.addLink(id, target, `/${id}`);
+  }
+  if (!file.close() || !written) {
+    await rm(temporary, { force: true });
+    throw writeError(absolute, 'its links could not be written; is the disk full?');
+  }
+  await publish(absolute);
+}
