@@ -78,7 +78,11 @@ function checkChannel(value: unknown, where: string): ChannelSpec {
 }
 
 function isListOfNames(value: unknown): value is string[] {
-  return Array.isArray(value) && value.every((v) => typeof v === 'string' && v !== '') && new Set(value).size === value.length;
+  return (
+    Array.isArray(value) &&
+    value.every((v) => typeof v === 'string' && v !== '') &&
+    new Set(value).size === value.length
+  );
 }
 
 /**
@@ -100,7 +104,8 @@ export function datasetSpec(value: unknown = HPA, where = 'spec'): DatasetSpec {
   check(isListOfNames(names), where, 'different channel names');
   const negative = given.negativeClass ?? null;
   check(
-    negative === null || (Number.isInteger(negative) && (negative as number) >= 0 && (negative as number) < classes.length),
+    negative === null ||
+      (Number.isInteger(negative) && (negative as number) >= 0 && (negative as number) < classes.length),
     where,
     `negativeClass: null or a class index from 0 to ${classes.length - 1}`,
   );
@@ -112,7 +117,13 @@ export function datasetSpec(value: unknown = HPA, where = 'spec'): DatasetSpec {
     where,
     `cellChannels: some of ${names.join(', ')}`,
   );
-  return { classes, negativeClass: negative as number | null, channels, nucleusChannel: nucleusChannel as string, cellChannels };
+  return {
+    classes,
+    negativeClass: negative as number | null,
+    channels,
+    nucleusChannel: nucleusChannel as string,
+    cellChannels,
+  };
 }
 
 /** Reads a specification from a JSON file. */
@@ -121,9 +132,13 @@ export function readDatasetSpec(path: string): DatasetSpec {
   try {
     parsed = JSON.parse(readFileSync(path, 'utf8'));
   } catch (error) {
-    throw new CellcamError('ERR_INVALID_ARG', `Expected a JSON data set specification in ${path}: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw new CellcamError(
+      'ERR_INVALID_ARG',
+      `Expected a JSON data set specification in ${path}: ${messageOf(error)}`,
+      {
+        cause: error,
+      },
+    );
   }
   return datasetSpec(parsed, path);
 }
