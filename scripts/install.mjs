@@ -25,7 +25,7 @@ async function install() {
 function warn(error) {
   console.error(`\ncellcam: WARNING: installed without its native addon, which it needs to train and predict.`);
   console.error(`${error.message}\nWhat to do: see docs/install.md, then run: npm rebuild cellcam\n`);
-  writeRecord({ error: error.message.split('\n  ')[0], attempts: error.attempts ?? [] });
+  writeRecord({ error: error.reason ?? error.message, attempts: error.attempts ?? [] });
 }
 
 if (process.env.CELLCAM_SKIP_BUILD === '1') skip();

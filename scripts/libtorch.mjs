@@ -18,8 +18,9 @@ export const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 export class LibtorchMissing extends Error {
   constructor(message, attempts) {
     const tried = attempts.map(({ source, outcome }) => `  ${source}: ${outcome}`);
-    super([message, ...tried].join('\n'));
+    super([`${message}; tried:`, ...tried].join('\n'));
     this.name = 'LibtorchMissing';
+    this.reason = message;
     this.attempts = attempts;
   }
 }
@@ -133,7 +134,7 @@ class Search {
         if (found) return found;
       }
     }
-    return this.fail('No LibTorch could be found or fetched. Tried:');
+    return this.fail('no LibTorch could be found or fetched');
   }
 
   options() {
@@ -158,7 +159,7 @@ const toStderr = (line) => console.error(`cellcam: ${line}`);
  */
 export function locateLibtorch({ env = process.env, log = toStderr } = {}) {
   const search = new Search(env, log);
-  return search.local() ?? search.fail('No LibTorch was found on this machine. Tried:');
+  return search.local() ?? search.fail('no LibTorch was found on this machine');
 }
 
 /** Like locateLibtorch, but fetches it into the cache folder where there is none. */
