@@ -1,4 +1,4 @@
-import { open, rename, rm } from 'node:fs/promises';
+import { open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { CellcamError, messageOf } from '../errors';
 
@@ -41,13 +41,13 @@ export async function publish(path: string): Promise<void> {
   }
 }
 
-/** Writes a whole file: it appears finished under its name, or not at all. @throws CellcamError ERR_WRITE */
-export async function writeDurably(path: string, contents: string | Uint8Array): Promise<void> {
+/** Fills a file through its handle: it appears finished under its name, or not at all. @throws CellcamError ERR_WRITE */
+export async function fillDurably(path: string, fill: (file: FileHandle) => Promise<void>): Promise<void> {
   const temporary = temporaryName(path);
   try {
     const handle = await open(temporary, 'w');
     try {
-      await handle.writeFile(contents);
+      await fill(handle);
     } finally {
       await handle.close();
     }
@@ -56,4 +56,9 @@ export async function writeDurably(path: string, contents: string | Uint8Array):
     throw writeError(path, error);
   }
   await publish(path);
+}
+
+/** `fillDurably` with contents at hand. */
+export function writeDurably(path: string, contents: string | Uint8Array): Promise<void> {
+  return fillDurably(path, (file) => file.writeFile(contents));
 }

@@ -1,6 +1,6 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import { CellcamError, codeOf, messageOf } from '../../errors';
-import { writeAtomically } from '../atomic_file';
+import { fillDurably } from '../durable';
 import { KINDS, bytesOf, checkTensor, elements, type DType, type WeightTensor, type Weights } from './tensors';
 
 const MAX_HEADER = 100 * 1024 * 1024; // the format's own limit
@@ -167,7 +167,7 @@ export async function writeSafetensors(path: string, tensors: Weights, metadata:
     checkTensor(name, tensor);
   }
   const ordered = aligned(tensors);
-  await writeAtomically(path, async (file) => {
+  await fillDurably(path, async (file) => {
     await writeAll(file, encodeHeader(ordered, metadata));
     for (const tensor of Object.values(ordered)) await writeAll(file, bytesOf(tensor));
   });
