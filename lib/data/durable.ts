@@ -9,23 +9,17 @@ export function temporaryName(path: string): string {
 
 /** A failed write, told in one line. */
 export function writeError(path: string, error: unknown): CellcamError {
-  return new CellcamError('ERR_WRITE', `Expected to write ${path} but it failed: ${messageOf(error)}`, {
-    cause: error,
-  });
+  return new CellcamError('ERR_WRITE', `could not write ${path}: ${messageOf(error)}`, { cause: error });
 }
 
 async function sync(path: string, flags: string): Promise<void> {
   const handle = await open(path, flags);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
+  await handle.sync().finally(() => handle.close());
 }
 
 /**
- * Gives a finished temporary file its name, so that whoever sees the name sees the whole file, even after a power cut:
- * contents are on disk before the rename, and the rename before this settles.
+ * Gives a file that a library wrote under its temporary name its own name, so that whoever sees the name sees the whole
+ * file, even after a power cut: contents are on disk before the rename, and the rename before this settles.
  * @throws CellcamError ERR_WRITE; the temporary file is then removed
  */
 export async function publish(path: string): Promise<void> {

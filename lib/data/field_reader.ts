@@ -1,9 +1,8 @@
-import { join } from 'node:path';
 import { CellcamError } from '../errors';
 import { nativeAsync } from '../native';
+import { readField } from './field';
 import { Hdf5Reader } from './hdf5';
 import type { ImageIndex, ImageSource } from './loader';
-import { readGrey } from './png';
 
 const LISTED = 5;
 
@@ -45,12 +44,13 @@ export class FieldReader {
   }
 
   #checkShape(file: Hdf5Reader, id: string): void {
-    const { size, channels } = this.#index;
+    const { size, spec } = this.#index;
+    const channels = spec.channels.length;
     const { shape } = file.info(id);
-    if (shape[0] === size && shape[1] === size && shape[2] === channels.length) return;
+    if (shape[0] === size && shape[1] === size && shape[2] === channels) return;
     throw new CellcamError(
       'ERR_HDF5',
-      `Expected image '${id}' of ${file.path} with shape (${size}, ${size}, ${channels.length}) but it has (${shape.join(', ')}): ` +
+      `Expected image '${id}' of ${file.path} with shape (${size}, ${size}, ${channels}) but it has (${shape.join(', ')}): ` +
         'dump it at that size, or give --image_size',
     );
   }
@@ -67,14 +67,7 @@ export class FieldReader {
 
   async #fromPngs(source: ImageSource, id: string): Promise<Uint8Array> {
     if (source.kind !== 'png') throw new CellcamError('ERR_HDF5', `the reader of '${id}' is closed`);
-    const paths = this.#index.channels.map((c) => join(source.folder, `${id}_${c.suffix}.png`));
-    const images = await Promise.all(paths.map(readGrey));
-    const [first] = images;
-    const odd = images.findIndex((i) => i.height !== first!.height || i.width !== first!.width);
-    if (odd >= 0) {
-      throw new CellcamError('ERR_IMAGE', `Expected one size for all channels of '${id}' but ${paths[odd]} differs from ${paths[0]}`);
-    }
-    const planes = images.map((i) => ({ data: i.data, shape: [i.height, i.width] }));
+    const { planes } = await readField(source.folder, id, this.#index.spec);
     return nativeAsync((a) => a.resizeField(planes, this.#index.size, 'uint8'));
   }
 

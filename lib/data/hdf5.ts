@@ -80,10 +80,9 @@ export class Hdf5Reader {
     return this.#place(id) !== undefined;
   }
 
-  /** Whether the id is a link into another file. */
-  isLink(id: string): boolean {
-    const place = this.#place(id);
-    return place !== undefined && place.path !== this.path;
+  /** The file that holds an id: this one, or the shard that a link names, whether it exists or not; undefined for no such id. */
+  fileOf(id: string): string | undefined {
+    return this.#place(id)?.path;
   }
 
   /** @throws CellcamError ERR_HDF5 or ERR_FILE_NOT_FOUND for an id that is missing or is no field */

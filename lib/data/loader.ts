@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { CellcamError, codeOf, messageOf, type ErrorCode } from '../errors';
 import { native, type NativeBatchQueue } from '../native';
-import type { ChannelSpec } from './dataset_spec';
+import type { DatasetSpec } from './dataset_spec';
 
 /** Where images come from: an HDF5 file by id, or the PNGs of a folder, resized as they are read. */
 export type ImageSource = { kind: 'hdf5'; path: string } | { kind: 'png'; folder: string };
@@ -15,7 +15,7 @@ export interface ImageIndex {
   sources: ImageSource[];
   /** Side of the square images, in pixels. */
   size: number;
-  channels: ChannelSpec[];
+  spec: DatasetSpec;
 }
 
 /** One epoch's work for the workers. */
@@ -54,7 +54,7 @@ export class ImageLoader {
     this.index = index;
     this.batch = batch;
     this.#workers = workers;
-    this.#slotBytes = batch * index.size * index.size * index.channels.length;
+    this.#slotBytes = batch * index.size * index.size * index.spec.channels.length;
     this.#slots = workers.length + 2; // one a worker, one being read, one ready
     this.#ring = new SharedArrayBuffer(this.#slots * this.#slotBytes);
     for (const worker of workers) this.#watch(worker);

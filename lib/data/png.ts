@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { CellcamError, codeOf, messageOf } from '../errors';
 import type { NdArray } from '../options';
-import { writeDurably, writeError } from './durable';
+import { writeFileAtomically } from './atomic_file';
+import { writeError } from './durable';
 
 /** A grey image, row-major; the array's type is the file's depth. */
 export interface GreyImage {
@@ -131,7 +132,7 @@ async function writeGrey(
   } catch (error) {
     throw writeError(path, error);
   }
-  await writeDurably(path, bytes);
+  await writeFileAtomically(path, bytes);
 }
 
 /** Writes a 16-bit grey PNG of shape [height, width], whole or not at all. @throws CellcamError ERR_WRITE */
