@@ -227,8 +227,13 @@ function select(values: Float32Array, from: number, to: number, k: number): void
   }
 }
 
-/** The linear quantile of values[start..end - 1], as numpy rounds it in float32; reorders them. */
-function quantileOf(values: Float32Array, start: number, end: number, quantile: number): number {
+/**
+ * The linear quantile of values[start] to values[end - 1], rounded in float32 as numpy does.
+ * @param values finite; those of the range are reordered
+ * @param start less than end
+ * @param quantile 0 to 1
+ */
+export function quantileOf(values: Float32Array, start: number, end: number, quantile: number): number {
   const place = (end - start - 1) * quantile;
   const lower = start + Math.floor(place);
   const share = place - Math.floor(place);

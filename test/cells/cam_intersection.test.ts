@@ -1,4 +1,4 @@
-import { intersectCams, makeCam, resizeCam, type CellPrediction } from '../../dist/cells/cam_intersection';
+import { intersectCams, makeCam, quantileOf, resizeCam, type CellPrediction } from '../../dist/cells/cam_intersection';
 import { oofHeader, oofRow } from '../../dist/cells/oof_rows';
 import { datasetSpec } from '../../dist/data/dataset_spec';
 import { readFileSync } from 'node:fs';
@@ -9,6 +9,7 @@ interface Reference {
   ImageWidth: number;
   ImageHeight: number;
   cell_ids: number[];
+  predicted_classes: { class: number; total_qt: number; cells: { cell_id: number; cell_qt: number }[] }[];
   result: { class: number; conf: number; center_xy: [number, number]; cell_id: number }[];
 }
 
@@ -65,6 +66,54 @@ describe('resizeCam', () => {
     expect(resizeCam(cam, [2, 2], [2, 2])).toEqual(cam);
     expect([...resizeCam(Float32Array.of(0.5), [1, 1], [2, 3])]).toEqual(Array(6).fill(0.5));
   });
+});
+
+describe('quantileOf', () => {
+  it('interpolates between neighbours', () => {
+    expect(quantileOf(Float32Array.of(7), 0, 1, 0.99)).toBe(7);
+    expect(quantileOf(Float32Array.of(9, 3, 1, 2, -9), 1, 4, 0)).toBe(1);
+    expect(quantileOf(Float32Array.of(9, 3, 1, 2, -9), 1, 4, 1)).toBe(3);
+    expect(quantileOf(Float32Array.of(3, 1, 2, 5), 0, 4, 0.25)).toBe(1.75);
+  });
+
+  it.each([
+    [0.19998109340667725, 0.9635753631591797, 0.2518773674964905, 0.3923132121562958],
+    [0.07659739255905151, 0.8940241932868958, 0.016502337530255318, 0.09008684754371643],
+    [0.2678585648536682, 0.8170732259750366, 0.6839561462402344, 0.6434972882270813],
+    [0.2755897045135498, 0.5676568150520325, 0.8928481936454773, 0.5363612771034241],
+  ])(
+    'rounds as numpy does between %d and %d, where the other end would give another float',
+    (a, b, share, expected) => {
+      expect(quantileOf(Float32Array.of(a, b), 0, 2, share)).toBe(expected);
+    },
+  );
+
+  it('finds the place that sorting finds, with and without equal values', () => {
+    for (const kinds of [1, 3, 50, 1e6]) {
+      const values = Float32Array.from({ length: 501 }, (_, i) => (i * i * 7919 + i) % kinds);
+      const sorted = values.slice().sort();
+      for (let place = 0; place <= 500; place += 25) {
+        expect(quantileOf(values.slice(), 0, 501, place / 500)).toBe(sorted[place]);
+      }
+    }
+  });
+
+  it.each(references.map((r) => [r.uid, r] as const))(
+    '%s: bit for bit over image and cells',
+    async (uid, reference) => {
+      const cells = await readLabelImage(fixture('cells', `${uid}_cells.png`));
+      const cam = makeCam(tensor(`${uid}.features`));
+      const [, h, w] = cam.shape as [number, number, number];
+      for (const { class: c, total_qt, cells: expected } of reference.predicted_classes) {
+        const map = resizeCam(cam.data.subarray(c * h * w, (c + 1) * h * w), [h, w], [512, 512]);
+        for (const { cell_id, cell_qt } of expected) {
+          const own = map.filter((_, i) => cells.data[i] === cell_id);
+          expect(quantileOf(own, 0, own.length, 0.99)).toBe(cell_qt);
+        }
+        expect(quantileOf(map, 0, map.length, 0.99)).toBe(total_qt);
+      }
+    },
+  );
 });
 
 describe('intersectCams refuses', () => {

@@ -56,4 +56,10 @@ describe('ReduceLrOnPlateau', () => {
     expect(plateau.step(5)).toBe(0.3);
     expect(plateau.step(NaN)).toBeCloseTo(0.09, 15);
   });
+
+  it('makes no change of 1e-8 or less and never raises the rate', () => {
+    expect(new ReduceLrOnPlateau({ lr: 1.005e-6, patience: 0 }).step(NaN)).toBe(1.005e-6);
+    expect(new ReduceLrOnPlateau({ lr: 1.02e-6, patience: 0 }).step(NaN)).toBe(1e-6);
+    expect(new ReduceLrOnPlateau({ lr: 1e-7, patience: 0 }).step(NaN)).toBe(1e-7);
+  });
 });
