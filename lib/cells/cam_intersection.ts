@@ -180,19 +180,28 @@ export function resizeCam(
   return out;
 }
 
+/** A counting sort: the image is walked twice, however many cells there are. */
 function sortPixels(cells: Uint16Array): CellPixels {
-  const counts = new Uint32Array(65537);
-  for (let i = 0; i < cells.length; i++) counts[cells[i]!]! += 1;
-  const ids = [...counts.keys()].filter((id) => id > 0 && counts[id]! > 0);
+  let last = 0;
+  for (let i = 0; i < cells.length; i++) if (cells[i]! > last) last = cells[i]!;
+  const next = new Uint32Array(last + 1);
+  for (let i = 0; i < cells.length; i++) next[cells[i]!]! += 1;
+  const ids: number[] = [];
   const starts = [0];
-  const next = new Uint32Array(65537);
-  for (const id of ids) {
+  for (let id = 1; id <= last; id++) {
+    const count = next[id]!;
     next[id] = starts.at(-1)!;
-    starts.push(next[id] + counts[id]!);
+    if (count === 0) continue;
+    ids.push(id);
+    starts.push(starts.at(-1)! + count);
   }
   const pixels = new Uint32Array(starts.at(-1)!);
-  for (let i = 0; i < cells.length; i++) if (cells[i]! > 0) pixels[next[cells[i]!]!++] = i;
+  for (let i = 0; i < cells.length; i++) if (cells[i] !== 0) pixels[next[cells[i]!]!++] = i;
   return { ids, starts, pixels };
+}
+
+function gather(values: Float32Array, pixels: Uint32Array, out: Float32Array): void {
+  for (let i = 0; i < pixels.length; i++) out[i] = values[pixels[i]!]!;
 }
 
 /** Puts the k-th smallest of values[from..to] at k, nothing larger before it and nothing smaller after it. */
@@ -218,8 +227,13 @@ function select(values: Float32Array, from: number, to: number, k: number): void
   }
 }
 
-/** The linear quantile of values[start..end - 1], as numpy rounds it in float32; reorders them. */
-function quantileOf(values: Float32Array, start: number, end: number, quantile: number): number {
+/**
+ * The linear quantile of values[start] to values[end - 1], rounded in float32 as numpy does.
+ * @param values finite; those of the range are reordered
+ * @param start less than end
+ * @param quantile 0 to 1
+ */
+export function quantileOf(values: Float32Array, start: number, end: number, quantile: number): number {
   const place = (end - start - 1) * quantile;
   const lower = start + Math.floor(place);
   const share = place - Math.floor(place);
@@ -262,7 +276,7 @@ function findHits(
     if (!(probability > fround(settings.classThreshold))) return;
     writeCam(maps.data.subarray(classId * h * w, (classId + 1) * h * w), cam);
     enlarger.run(cam, enlarged);
-    for (let i = 0; i < pixels.length; i++) gathered[i] = enlarged[pixels[i]!]!;
+    gather(enlarged, pixels, gathered);
     const total = quantileOf(enlarged, 0, enlarged.length, settings.quantile);
     ids.forEach((_, cell) => {
       const own = quantileOf(gathered, starts[cell]!, starts[cell + 1]!, settings.quantile);
@@ -326,7 +340,7 @@ export function intersectCams(
 ): CellPrediction[] {
   const settings = requireSettings(o ?? {});
   requireInputs(p, cells, settings.spec);
-  const boxes = cellBoxes(cells, o.originalSize);
+  const boxes = cellBoxes(cells, o?.originalSize);
   const probabilities = sigmoids(p.logits);
   const { hits, refused } = findHits(probabilities, p.maps, cells, sortPixels(cells.data), settings);
   const best = bestClasses(hits, settings.maxClasses);

@@ -2,24 +2,34 @@ import { HPA, type DatasetSpec } from '../data/dataset_spec';
 import { invalidArgument, requireInteger, requireString } from '../options';
 import type { CellPrediction } from './cam_intersection';
 
-/** float32 carries all decimals of six digits, so that shorter ones need not be tried; tiny numbers carry fewer. */
+/** `value` to so many digits, exact halves to even (toExponential alone rounds them up), and the next decimal above. */
+function decimalsNear(value: number, digits: number): [nearest: number, above: number] {
+  const [mantissa, exponent] = value.toExponential(digits).split('e') as [string, string];
+  const isHalf = /[02468]\.?5$/.test(mantissa) && Number(`${mantissa}e${exponent}`) === value;
+  const nearest = isHalf ? `${mantissa.slice(0, -1)}e${exponent}` : value.toExponential(digits - 1);
+  const [kept, power] = nearest.split('e') as [string, string];
+  return [Number(nearest), Number(`${Number(kept.replace('.', '')) + 1}e${Number(power) - digits + 1}`)];
+}
+
+/**
+ * Normal float32 numbers tell all decimals of six digits apart, so fewer need not be tried. The decimal above matters at
+ * powers of two: less room lies below them, so that the nearest one can miss.
+ */
 function shortestDecimal(value: number): number {
-  const first = Math.abs(value) < 1.2e-38 ? 1 : 6;
-  for (let digits = first; digits < 9; digits++) {
-    const rounded = Number(value.toPrecision(digits));
-    if (Math.fround(rounded) === value) return rounded;
+  for (let digits = value < 1.2e-38 ? 1 : 6; digits < 9; digits++) {
+    const found = decimalsNear(value, digits).find((decimal) => Math.fround(decimal) === value);
+    if (found !== undefined) return found;
   }
   return Number(value.toPrecision(9));
 }
 
 /** The shortest decimal that reads back as the same float32, written as numpy and pandas write it: 0.0, 0.25, 1e-05. */
 function float32Text(value: number, name: string): string {
-  if (!Number.isFinite(value)) throw invalidArgument('a finite number', name, value);
-  if (value === 0) return Object.is(value, -0) ? '-0.0' : '0.0';
+  if (!(value >= 0 && value <= 1)) throw invalidArgument('a number from 0 to 1', name, value);
+  if (value === 0) return '0.0';
+  if (value === 1) return '1.0';
   const decimal = shortestDecimal(value);
-  const size = Math.abs(decimal);
-  if (size < 1e-4 || size >= 1e16) return decimal.toExponential().replace(/e([+-])(\d)$/, 'e$10$2');
-  return Number.isInteger(decimal) ? `${decimal}.0` : String(decimal);
+  return value < 1e-4 ? decimal.toExponential().replace(/e-(\d)$/, 'e-0$1') : String(decimal);
 }
 
 function quoted(text: string): string {

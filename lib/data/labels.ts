@@ -51,7 +51,7 @@ function readText(path: string): string {
   }
 }
 
-const CSV = { bom: true, record_delimiter: ['\r\n', '\n', '\r'], skip_empty_lines: true };
+const CSV = { bom: true, record_delimiter: '\n', skip_empty_lines: true };
 
 /** A parsed file with all `needed` columns and at least one row below the header. */
 class CsvTable {
@@ -63,7 +63,8 @@ class CsvTable {
     readonly path: string,
     needed: string[],
   ) {
-    this.text = readText(path);
+    // One kind of line end, as csv-parse counts a CRLF within quotes as two lines.
+    this.text = readText(path).replace(/\r\n?/g, '\n');
     const [header, ...rows] = this.parse();
     this.rows = rows;
     this.header = (header ?? []).map((name) => name.trim());

@@ -48,7 +48,6 @@ class FoldAssignment {
     this.classes = classes;
     this.places = this.listPlaces();
     this.left = Int32Array.from(this.places, (list) => list.length);
-    // 1 / folds first: the rounding of this product decides ties.
     this.want = new Float64Array(folds).fill((1 / folds) * rows);
     this.wantClass = Float64Array.from({ length: folds * classes }, (_, i) => (1 / folds) * this.left[i % classes]!);
   }
@@ -89,9 +88,9 @@ class FoldAssignment {
     return wanting.length > 1 ? largest(this.want, wanting) : wanting;
   }
 
-  /** One of the candidates; a single one costs no draw. */
+  /** One of the candidates; choosing from a single one draws nothing. */
   private pick(candidates: number[]): number {
-    return candidates[candidates.length > 1 ? this.random.choice(candidates.length) : 0]!;
+    return candidates[this.random.choice(candidates.length)]!;
   }
 
   private assign(place: number, fold: number): void {

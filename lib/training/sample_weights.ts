@@ -168,15 +168,16 @@ function aliasTable(weights: Float64Array, sum: number): { keep: Float64Array; o
   const heavy = new Int32Array(n);
   let lights = 0;
   let heavies = 0;
-  for (let i = 0; i < n; i++)
+  for (let i = 0; i < n; i++) {
     if (keep[i]! < 1) light[lights++] = i;
     else heavy[heavies++] = i;
+  }
   while (lights > 0 && heavies > 0) {
     const small = light[--lights]!;
     const big = heavy[heavies - 1]!;
     other[small] = big;
     keep[big] = keep[big]! - (1 - keep[small]!);
-    if (keep[big]! < 1) light[lights++] = heavy[--heavies]!;
+    if (keep[big] < 1) light[lights++] = heavy[--heavies]!;
   }
   return { keep, other };
 }
