@@ -40,21 +40,23 @@ async function writeEntry(zip, entry, file) {
   if (sum !== entry.crc32) throw new Error(`checksum of ${entry.fileName} does not match`);
 }
 
-/** Unpacks `archive` (a zip or wheel) below `folder`; returns how many files it wrote. Throws on any damage. */
-export async function unpack(archive, folder) {
+async function unpackEntries(archive, folder) {
   const zip = await yauzl.openPromise(archive, { lazyEntries: true, autoClose: false });
-  let files = 0;
   try {
     for await (const entry of zip.eachEntry()) {
       const target = targetOf(entry.fileName);
-      if (target === undefined) continue;
-      await writeEntry(zip, entry, path.join(folder, target));
-      files += 1;
+      if (target !== undefined) await writeEntry(zip, entry, path.join(folder, target));
     }
-  } catch (error) {
-    throw new Error(`${path.basename(archive)} cannot be unpacked: ${error.message}`, { cause: error });
   } finally {
     zip.close();
   }
-  return files;
+}
+
+/** Unpacks `archive` (a zip or wheel) below `folder`. Throws on any damage. */
+export async function unpack(archive, folder) {
+  try {
+    await unpackEntries(archive, folder);
+  } catch (error) {
+    throw new Error(`${path.basename(archive)} cannot be unpacked: ${error.message}`, { cause: error });
+  }
 }
