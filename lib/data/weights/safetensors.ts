@@ -53,7 +53,7 @@ function parseEntry(name: string, value: unknown, dataBytes: number, path: strin
   if (dtype === undefined) refuse(path, `tensor ${name} has the unknown dtype ${JSON.stringify(tag)}`);
   const count = elements(shape);
   if (count === undefined) refuse(path, `tensor ${name} has no valid shape`);
-  if (!Array.isArray(offsets) || offsets.length !== 2 || elements(offsets.map((o: unknown) => o)) === undefined) {
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every((o) => Number.isSafeInteger(o) && o >= 0)) {
     refuse(path, `tensor ${name} has no valid data_offsets`);
   }
   const [begin, end] = offsets as [number, number];
