@@ -4,27 +4,7 @@ import type { EpochTally } from '../native';
 import type { NdArray } from '../options';
 import { meanAveragePrecision } from '../metrics/average_precision';
 import { f1Samples } from '../metrics/f1';
-
-/** Figures of one pass over a part of the data, every batch counted. */
-export interface EpochMetrics {
-  /** Weighted total of the ComboLoss, mean over images; then its unweighted terms. */
-  loss: number;
-  full: number;
-  tiled: number;
-  l1: number;
-  /** Samples average at threshold 0.5. */
-  f1: number;
-  /** Mean over classes of the average precision. */
-  mAP: number;
-}
-
-export interface EpochRecord {
-  epoch: number;
-  /** Learning rate of the epoch's last step. */
-  lr: number;
-  train: EpochMetrics;
-  valid: EpochMetrics;
-}
+import type { EpochMetrics, EpochRecord } from '../report/curves';
 
 /** @param targets (n, classes) in the order of the tally's images */
 export function epochMetrics(tally: EpochTally, targets: NdArray<Uint8Array>): EpochMetrics {

@@ -16,7 +16,8 @@ import {
   type NdArray,
   type Precision,
 } from '../options';
-import { epochMetrics, type EpochMetrics } from './history';
+import type { EpochMetrics } from '../report/curves';
+import { epochMetrics } from './history';
 import { readState, writeState, type TrainerState } from './snapshots';
 
 export interface TrainerOptions {

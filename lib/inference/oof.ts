@@ -1,0 +1,201 @@
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { intersectCams } from '../cells/cam_intersection';
+import { oofHeader, oofRow } from '../cells/oof_rows';
+import { HPA, datasetSpec, type DatasetSpec } from '../data/dataset_spec';
+import { fillDurably } from '../data/durable';
+import { FieldReader } from '../data/field_reader';
+import { findFile, resolveHomes, type Homes } from '../data/homes';
+import { imageIndex } from '../data/image_index';
+import { readLabels, readSizes, type LabelTable } from '../data/labels';
+import type { ImageIndex } from '../data/loader';
+import { findMask, readLabelMask } from '../data/png';
+import { CellcamError, messageOf } from '../errors';
+import {
+  invalidArgument,
+  requireInteger,
+  requireSignal,
+  requireString,
+  throwIfAborted,
+  type Device,
+  type NdArray,
+  type Precision,
+} from '../options';
+import { modelName } from '../training/stages';
+import { foldTables, splitFold } from '../training/train_folds';
+import { Predictor } from './predictor';
+
+export interface OofProgress {
+  done: number;
+  total: number;
+  cells: number;
+  id: string;
+}
+
+export interface OofOptions extends Partial<Homes> {
+  labelsFile?: string;
+  /** Table ID, ImageHeight, ImageWidth. Default: meta_cleaned_default_external.csv. */
+  metadataFile?: string;
+  /** The validation fold to predict, from 1; 0: all images of the table (holdout). */
+  fold: number;
+  /** Fold k: the weights trained without fold k. Holdout: all folds' weights. */
+  weightsFiles: string[];
+  /** Folder of cell masks: label PNGs `<id>.png`, `<id>_mask.png` or `<id>_predictedmask.png`. */
+  masks?: string;
+  oofFolder?: string;
+  backbone?: string;
+  mtype?: string;
+  seed?: number;
+  folds?: number;
+  batchSize?: number;
+  imageSize?: number;
+  cropSize?: number;
+  imagesFolder?: string;
+  device?: Device;
+  precision?: Precision;
+  spec?: DatasetSpec;
+  signal?: AbortSignal;
+  onProgress?: (p: OofProgress) => void;
+}
+
+export interface OofResult {
+  path: string;
+  images: number;
+  cells: number;
+  /** Images without any row, as they have no cells. */
+  withoutCells: string[];
+}
+
+type Sizes = Map<string, { height: number; width: number }>;
+
+/** Everything is found and checked before the first image is predicted. */
+async function oofPlan(o: OofOptions) {
+  const homes = resolveHomes(o);
+  const spec = datasetSpec(o.spec ?? HPA);
+  const folds = requireInteger(o.folds ?? 4, 'folds', 2, 1000);
+  const fold = requireInteger(o.fold, 'fold', 0, folds);
+  const seed = requireInteger(o.seed ?? 2020, 'seed', 0, 0xffffffff);
+  const imageSize = requireInteger(o.imageSize ?? 512, 'imageSize', 64, 16384);
+  if (!Array.isArray(o.weightsFiles) || o.weightsFiles.length === 0) {
+    throw invalidArgument('one or more weights files', 'weightsFiles', o.weightsFiles);
+  }
+  if (o.masks === undefined) {
+    throw new CellcamError('ERR_INVALID_ARG', 'Expected a folder of cell masks for masks: segmentation is not built in yet, so give label PNGs');
+  }
+  const masks = findFile(requireString(o.masks, 'masks'), [homes.dataHome], 'folder of masks');
+  const labelsFile = findFile(o.labelsFile ?? 'train_cleaned_default_external.csv', [homes.dataHome], 'table of labels');
+  const metadata = findFile(o.metadataFile ?? 'meta_cleaned_default_external.csv', [homes.dataHome], 'table of image sizes');
+  const weights = o.weightsFiles.map((file) => findFile(file, [homes.home], 'weights file'));
+  const table =
+    fold === 0 ? readLabels(labelsFile, { spec }) : splitFold(foldTables({ labelsFile, folds, seed, spec }), fold).valid;
+  const sizes = readSizes(metadata);
+  checkEach(table, sizes, metadata, masks);
+  const index = await imageIndex(table, { trainHome: homes.trainHome, imagesFolder: o.imagesFolder, size: imageSize, spec });
+  return { homes, spec, folds, fold, imageSize, masks, weights, table, sizes, index };
+}
+
+function checkEach(table: LabelTable, sizes: Sizes, metadata: string, masks: string): void {
+  for (const id of table.ids) {
+    if (!sizes.has(id)) throw new CellcamError('ERR_TABLE', `Expected the size of image '${id}' in ${metadata} but it is not there`);
+    findMask(masks, id);
+  }
+}
+
+async function readBatch(reader: FieldReader, index: ImageIndex, first: number, count: number): Promise<NdArray<Uint8Array>> {
+  const channels = index.spec.channels.length;
+  const bytes = index.size * index.size * channels;
+  const data = new Uint8Array(count * bytes);
+  for (let i = 0; i < count; i++) await reader.readInto(first + i, data.subarray(i * bytes, (i + 1) * bytes));
+  return { data, shape: [count, index.size, index.size, channels] };
+}
+
+/** The activation maps of one image of a batch. */
+function imageOf(array: NdArray<Float32Array>, i: number): NdArray<Float32Array> {
+  const [, ...shape] = array.shape;
+  const size = shape.reduce((n, d) => n * d, 1);
+  return { data: array.data.subarray(i * size, (i + 1) * size), shape };
+}
+
+interface Cells {
+  rows: string;
+  count: number;
+}
+
+type Plan = Awaited<ReturnType<typeof oofPlan>>;
+
+async function cellsOf(plan: Plan, row: number, logits: Float32Array, maps: NdArray<Float32Array>): Promise<Cells> {
+  const id = plan.table.ids[row]!;
+  const size = plan.sizes.get(id)!;
+  const path = findMask(plan.masks, id);
+  try {
+    const mask = await readLabelMask(path);
+    const cells = intersectCams({ logits, maps }, mask, { originalSize: [size.height, size.width], spec: plan.spec });
+    return { rows: cells.map((cell) => oofRow(id, size, cell)).join(''), count: cells.length };
+  } catch (error) {
+    if (error instanceof CellcamError && error.message.includes(path)) throw error;
+    throw new CellcamError('ERR_IMAGE', `image '${id}' with mask ${path}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+async function predictAll(plan: Plan, o: OofOptions, write: (rows: string) => Promise<unknown>): Promise<Omit<OofResult, 'path'>> {
+  const signal = requireSignal(o.signal);
+  const batch = requireInteger(o.batchSize ?? 32, 'batchSize', 1, 4096);
+  const total = plan.table.ids.length;
+  const result = { images: total, cells: 0, withoutCells: [] as string[] };
+  const predictor = await Predictor.create({
+    backbone: o.backbone ?? 'gluon_seresnext101_32x4d',
+    weights: plan.weights,
+    device: o.device,
+    precision: o.precision,
+    spec: plan.spec,
+  });
+  const reader = await FieldReader.open(plan.index);
+  try {
+    for (let first = 0; first < total; first += batch) {
+      throwIfAborted(signal);
+      const images = await readBatch(reader, plan.index, first, Math.min(batch, total - first));
+      const { logits, maps } = await predictor.predict(images);
+      for (let i = 0; i < images.shape[0]!; i++) {
+        const cells = await cellsOf(plan, first + i, imageOf(logits, i).data, imageOf(maps, i));
+        await write(cells.rows);
+        const id = plan.table.ids[first + i]!;
+        result.cells += cells.count;
+        if (cells.count === 0) result.withoutCells.push(id);
+        o.onProgress?.({ done: first + i + 1, total, cells: result.cells, id });
+      }
+    }
+    return result;
+  } finally {
+    reader.close();
+    predictor.dispose();
+  }
+}
+
+/**
+ * Predicts the cells of a fold's validation images (or of a holdout table) and writes them as one CSV row a cell under
+ * `<home>/<oofFolder>/<model name>/`: `oof_<fold>.csv` or `holdout.csv`. The file appears whole or not at all.
+ * An image without cells has no row; it is named in the result.
+ * @throws CellcamError, naming the image that cannot be predicted
+ */
+export async function generateOof(o: OofOptions): Promise<OofResult> {
+  if (typeof o !== 'object' || o === null) throw invalidArgument('an object', 'options', o);
+  const plan = await oofPlan(o);
+  const name = modelName({
+    mtype: o.mtype ?? 'siamese',
+    backbone: o.backbone ?? 'gluon_seresnext101_32x4d',
+    imageSize: plan.imageSize,
+    cropSize: o.cropSize ?? Math.min(384, plan.imageSize),
+    folds: plan.folds,
+    precision: o.precision ?? 'auto',
+    spec: plan.spec,
+  });
+  const folder = join(plan.homes.home, o.oofFolder ?? 'oof', name);
+  const path = join(folder, plan.fold === 0 ? 'holdout.csv' : `oof_${plan.fold}.csv`);
+  if (!existsSync(folder)) mkdirSync(folder, { recursive: true });
+  let result: Omit<OofResult, 'path'> | undefined;
+  await fillDurably(path, async (file) => {
+    await file.write(oofHeader(plan.spec));
+    result = await predictAll(plan, o, (rows) => file.write(rows));
+  });
+  return { path, ...result! };
+}
