@@ -143,7 +143,7 @@ async function predictAll(plan: Plan, o: OofOptions, write: (rows: string) => Pr
   const total = plan.table.ids.length;
   const result = { images: total, cells: 0, withoutCells: [] as string[] };
   const predictor = await Predictor.create({
-    backbone: o.backbone ?? 'gluon_seresnext101_32x4d',
+    backbone: o.backbone ?? 'seresnext50_32x4d',
     weights: plan.weights,
     device: o.device,
     precision: o.precision,
@@ -182,7 +182,7 @@ export async function generateOof(o: OofOptions): Promise<OofResult> {
   const plan = await oofPlan(o);
   const name = modelName({
     mtype: o.mtype ?? 'siamese',
-    backbone: o.backbone ?? 'gluon_seresnext101_32x4d',
+    backbone: o.backbone ?? 'seresnext50_32x4d',
     imageSize: plan.imageSize,
     cropSize: o.cropSize ?? Math.min(384, plan.imageSize),
     folds: plan.folds,

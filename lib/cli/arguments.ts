@@ -1,0 +1,46 @@
+import { Option } from 'commander';
+import { HPA, readDatasetSpec, type DatasetSpec } from '../data/dataset_spec';
+import { CellcamError } from '../errors';
+
+/** The Python original's spelling (`--labels_file`) and the usual one (`--labels-file`) mean the same. */
+export function dashed(argv: string[]): string[] {
+  return argv.map((word) => word.replace(/^--[A-Za-z0-9_-]+/, (name) => name.replaceAll('_', '-')));
+}
+
+/** Reads an option's number; what it may be is checked where it is used. */
+export function toNumber(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== '' && Number.isFinite(value)) return value;
+  throw new CellcamError('ERR_INVALID_ARG', `Expected a number but received '${text}'`);
+}
+
+export function numeric(flags: string, description: string, fallback?: number): Option {
+  const option = new Option(flags, description).argParser(toNumber);
+  return fallback === undefined ? option : option.default(fallback);
+}
+
+/** 'None', as Python's command lines write it, means nothing. */
+export function orNothing(text: string): string | undefined {
+  return text === 'None' || text === 'none' ? undefined : text;
+}
+
+export function specOf(path: string | undefined): DatasetSpec {
+  return path === undefined ? HPA : readDatasetSpec(path);
+}
+
+/** Options that several commands share. */
+export const homeOptions = (): Option[] => [
+  new Option('--home <folder>', 'holds models/ and oof/ (HOME_DIR, else the working folder)'),
+  new Option('--data-home <folder>', 'holds the tables (DATA_HOME, else <home>/data)'),
+  new Option('--train-home <folder>', 'holds the HDF5 files (TRAIN_HOME, else <data-home>/train)'),
+];
+
+export const deviceOptions = (): Option[] => [
+  new Option('--device <device>', 'auto, cpu, cuda or cuda:N').default('auto'),
+  new Option('--precision <precision>', 'auto, fp32, bf16 or fp16').default('auto'),
+];
+
+export const commonOptions = (): Option[] => [
+  new Option('--spec <file>', 'JSON with the classes and channels of another data set (default: Human Protein Atlas)'),
+  new Option('--json', 'one JSON object a line instead of text'),
+];

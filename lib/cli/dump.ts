@@ -1,0 +1,53 @@
+import { Command, Option } from 'commander';
+import { dumpImages } from '../data/dump';
+import { CellcamError } from '../errors';
+import { commonOptions, numeric, specOf } from './arguments';
+import { Progress } from './progress';
+
+interface DumpArguments {
+  imagesFolder: string;
+  hdf5Output: string;
+  imageSize: number;
+  dtype: 'uint8' | 'float32';
+  metaOutput?: string;
+  workers?: number;
+  spec?: string;
+  json?: boolean;
+}
+
+async function run(o: DumpArguments, signal: AbortSignal): Promise<void> {
+  const progress = new Progress(o);
+  const result = await dumpImages({
+    imagesFolder: o.imagesFolder,
+    hdf5Output: o.hdf5Output,
+    imageSize: o.imageSize,
+    dtype: o.dtype,
+    ...(o.metaOutput === undefined ? {} : { metaOutput: o.metaOutput }),
+    ...(o.workers === undefined ? {} : { workers: o.workers }),
+    spec: specOf(o.spec),
+    signal,
+    onProgress: ({ done, total, failed }) =>
+      progress.update('dump', done, total, 'images', failed > 0 ? `(${failed} refused)` : ''),
+  });
+  const { written, skipped, failed } = result;
+  progress.line(`${o.hdf5Output}: ${written} images dumped, ${skipped} were there already, ${failed.length} refused`, {
+    event: 'done',
+    output: o.hdf5Output,
+    ...result,
+  });
+  for (const { id, reason } of failed) console.error(`refused ${id}: ${reason}`);
+  if (failed.length > 0) throw new CellcamError('ERR_INCOMPLETE', `${failed.length} of the images could not be dumped; the others are there`);
+}
+
+export function dumpCommand(signal: AbortSignal): Command {
+  const command = new Command('dump')
+    .description('resize the images of a folder once and store them in an HDF5 file')
+    .requiredOption('--images-folder <folder>', 'holds <id>_red.png, _green.png, _blue.png and _yellow.png')
+    .requiredOption('--hdf5-output <file>', 'such as data/train/images_512.hdf5')
+    .addOption(numeric('--image-size <pixels>', 'side of the stored images', 512))
+    .addOption(new Option('--dtype <dtype>', 'what to store').choices(['uint8', 'float32']).default('uint8'))
+    .option('--meta-output <file>', 'also write the table ID,ImageHeight,ImageWidth that oof joins')
+    .addOption(numeric('--workers <number>', 'images in flight (default: one a core)'));
+  for (const option of commonOptions()) command.addOption(option);
+  return command.action((o: DumpArguments) => run(o, signal));
+}

@@ -1,0 +1,60 @@
+#!/usr/bin/env node
+import { Command, CommanderError } from 'commander';
+import { CellcamError, codeOf, messageOf } from '../errors';
+import { dashed } from './arguments';
+import { doctorCommand } from './doctor_command';
+import { dumpCommand } from './dump';
+import { oofCommand } from './oof';
+import { trainCommand } from './train';
+
+const INTERRUPTED = 130;
+
+/** The first Ctrl-C lets the work save what it has; the second one ends it. */
+function interruptible(): AbortSignal {
+  const controller = new AbortController();
+  const stop = (name: string) => (): void => {
+    if (controller.signal.aborted) process.exit(INTERRUPTED);
+    console.error(`\n${name}: saving; once more ends at once`);
+    controller.abort(new CellcamError('ERR_ABORTED', 'interrupted; what was done is saved, and the same command goes on'));
+  };
+  process.on('SIGINT', stop('interrupted'));
+  process.on('SIGTERM', stop('terminated'));
+  return controller.signal;
+}
+
+function program(signal: AbortSignal): Command {
+  const { version } = require('../../package.json') as { version: string };
+  const root = new Command('cellcam')
+    .description('Per-cell protein localisation from image-level labels')
+    .version(version)
+    .option('--debug', 'show the stack of an error')
+    .exitOverride();
+  for (const command of [dumpCommand(signal), trainCommand(signal), oofCommand(signal), doctorCommand()]) {
+    root.addCommand(command.option('--debug', 'show the stack of an error').exitOverride());
+  }
+  return root;
+}
+
+function exitCode(error: unknown, signal: AbortSignal): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (signal.aborted) return INTERRUPTED;
+  return codeOf(error) === 'ERR_INVALID_ARG' ? 2 : 1;
+}
+
+async function main(): Promise<void> {
+  const signal = interruptible();
+  const argv = dashed(process.argv.slice(2));
+  try {
+    await program(signal).parseAsync(argv, { from: 'user' });
+  } catch (error) {
+    process.exitCode = exitCode(error, signal);
+    if (error instanceof CommanderError) return; // commander has said it
+    const text = argv.includes('--debug') && error instanceof Error ? error.stack : messageOf(error);
+    console.error(`cellcam: ${text}`);
+  }
+  // Nothing is left to do; handlers for signals must not keep the process.
+  process.removeAllListeners('SIGINT');
+  process.removeAllListeners('SIGTERM');
+}
+
+void main();

@@ -1,0 +1,63 @@
+import { Presets, SingleBar } from 'cli-progress';
+
+/** Shows how far long work is: a bar on a terminal, plain lines now and then otherwise, JSON lines for machines. */
+export class Progress {
+  readonly #json: boolean;
+  readonly #bar: SingleBar | undefined;
+  #title = '';
+  #started = 0;
+  #first = 0;
+  #shown = 0;
+
+  constructor(o: { json?: boolean }) {
+    this.#json = o.json ?? false;
+    if (process.stderr.isTTY && !this.#json) {
+      const format = ' {title} [{bar}] {value}/{total} {unit} | {rate}/s | {left} left {note}';
+      this.#bar = new SingleBar({ format, hideCursor: true, stream: process.stderr, fps: 5 }, Presets.shades_classic);
+    }
+  }
+
+  /** Says how far the work called `title` is. */
+  update(title: string, done: number, total: number, unit: string, note = ''): void {
+    if (title !== this.#title) this.#begin(title, done, total);
+    const seconds = (Date.now() - this.#started) / 1000;
+    const rate = seconds > 0 ? (done - this.#first) / seconds : 0;
+    const left = rate > 0 ? duration((total - done) / rate) : '?';
+    if (this.#bar) return this.#bar.update(done, { title, unit, rate: rate.toFixed(1), left, note });
+    if (done < total && Date.now() - this.#shown < 5000) return;
+    this.#shown = Date.now();
+    if (this.#json) this.event({ event: 'progress', what: title, done, total, unit, rate });
+    else console.error(`${title}: ${done}/${total} ${unit}, ${rate.toFixed(1)}/s, ${left} left ${note}`.trimEnd());
+  }
+
+  #begin(title: string, done: number, total: number): void {
+    this.#bar?.stop();
+    this.#title = title;
+    this.#started = Date.now();
+    this.#first = done;
+    this.#shown = Date.now();
+    this.#bar?.start(total, done, { title, unit: '', rate: '?', left: '?', note: '' });
+  }
+
+  /** A line that stays: the text for people, the event for machines. */
+  line(text: string, event: Record<string, unknown>): void {
+    this.end();
+    if (this.#json) this.event(event);
+    else console.log(text);
+  }
+
+  event(event: Record<string, unknown>): void {
+    console.log(JSON.stringify(event));
+  }
+
+  end(): void {
+    this.#bar?.stop();
+    this.#title = '';
+  }
+}
+
+export function duration(seconds: number): string {
+  if (seconds < 100) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 100 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
+}

@@ -1,0 +1,69 @@
+import { Command, Option } from 'commander';
+import { trainFolds, type TrainEvent, type TrainOptions } from '../training/train_folds';
+import { commonOptions, deviceOptions, homeOptions, numeric, orNothing, specOf } from './arguments';
+import { Progress } from './progress';
+
+type TrainArguments = Omit<TrainOptions, 'spec'> & { spec?: string; json?: boolean };
+
+function show(progress: Progress, event: TrainEvent): void {
+  switch (event.kind) {
+    case 'fold':
+      return progress.line(`fold ${event.fold}: ${event.train} images to train on, ${event.valid} to validate on; ${event.folder}`, {
+        event: 'fold',
+        ...event,
+      });
+    case 'step': {
+      const { fold, epoch, epochs, part, progress: p } = event;
+      return progress.update(`fold ${fold} epoch ${epoch}/${epochs} ${part}`, p.step, p.steps, 'steps', `loss ${p.loss.toFixed(4)}`);
+    }
+    case 'epoch': {
+      const { epoch, lr, train, valid } = event.record;
+      const figures = (m: typeof train): string => `loss ${m.loss.toFixed(4)} F1 ${m.f1.toFixed(3)} mAP ${m.mAP.toFixed(3)}`;
+      return progress.line(
+        `fold ${event.fold} epoch ${epoch}/${event.epochs}: train ${figures(train)} | valid ${figures(valid)} | lr ${lr.toPrecision(2)}${event.best ? ' | best' : ''}`,
+        { event: 'epoch', ...event },
+      );
+    }
+    case 'done':
+      return progress.line(`fold ${event.fold}: best epoch ${event.best.epoch}, loss ${event.best.loss.toFixed(4)}; ${event.weights}`, {
+        event: 'done',
+        ...event,
+      });
+  }
+}
+
+async function run({ spec, json, ...o }: TrainArguments, signal: AbortSignal): Promise<void> {
+  const progress = new Progress({ json });
+  try {
+    await trainFolds({ ...o, spec: specOf(spec), signal, onEvent: (event) => show(progress, event) });
+  } finally {
+    progress.end();
+  }
+}
+
+export function trainCommand(signal: AbortSignal): Command {
+  const command = new Command('train')
+    .description('train one model a fold on image-level labels')
+    .option('--labels-file <file>', 'table of labels, in the data home', 'train_cleaned_default_external.csv')
+    .addOption(new Option('--additional-labels-file <file>', 'a second table, split by itself').argParser(orNothing))
+    .addOption(new Option('--factory <factory>', 'where images come from').choices(['HDF5', 'None']).default('HDF5'))
+    .option('--images-folder <folder>', 'PNGs for --factory None (default: <train-home>/images)')
+    .addOption(new Option('--mtype <type>', 'kind of model').choices(['siamese']).default('siamese'))
+    .option('--backbone <name>', 'resnet18, seresnext50_32x4d or gluon_seresnext101_32x4d', 'seresnext50_32x4d')
+    .addOption(numeric('--gamma <weight>', 'weight of the distance between the maps', 0.5))
+    .addOption(numeric('--lr <rate>', 'learning rate', 0.0003))
+    .addOption(numeric('--seed <seed>', 'of folds, weights, draws and augmentation', 2020))
+    .addOption(numeric('--batch-size <images>', 'images a step', 36))
+    .addOption(numeric('--epochs <number>', 'epochs a fold', 48))
+    .addOption(numeric('--workers <threads>', 'loader threads (default: 8, at most one a core)'))
+    .addOption(numeric('--resume-fold <fold>', 'skip the folds below', 0))
+    .option('--stage <name>', 'name of this stage', 'stage1')
+    .addOption(new Option('--pretrained-stage <name>', "start from this stage's best weights").argParser(orNothing))
+    .addOption(new Option('--pretrained <file>', 'start from a weights file').argParser(orNothing))
+    .addOption(numeric('--folds <number>', 'folds', 4))
+    .addOption(numeric('--image-size <pixels>', 'side of the stored images', 512))
+    .addOption(numeric('--crop-size <pixels>', 'side of the random crop (default: 384, at most the image)'))
+    .addOption(new Option('--schedule <name>', 'of the learning rate').choices(['plateau', 'cosine']).default('plateau'));
+  for (const option of [...homeOptions(), ...deviceOptions(), ...commonOptions()]) command.addOption(option);
+  return command.action((o: TrainArguments) => run(o, signal));
+}
