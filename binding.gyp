@@ -3,23 +3,62 @@
   'variables': {
     'libtorch%': '<!(node scripts/libtorch.mjs fetch)',
   },
-  'targets': [
-    {
-      'target_name': 'cellcam',
-      'sources': ['<!@(node scripts/libtorch.mjs sources)'],
-      'defines': ['NAPI_VERSION=8', 'NAPI_CPP_EXCEPTIONS', 'NDEBUG'],
-      'include_dirs': [
-        'native',
-        '<!(node -p "require(\'node-addon-api\').include_dir")',
-      ],
-      'library_dirs': ['<(libtorch)/lib'],
-      'libraries': ['<!@(node scripts/libtorch.mjs libraries)'],
-      'cflags_cc!': ['-fno-exceptions', '-fno-rtti', '-std=gnu++17', '-std=gnu++20', '-std=gnu++1y'],
-      'cflags_cc': [
-        '-std=c++20', '-fexceptions', '-frtti', '-fvisibility=hidden', '-fvisibility-inlines-hidden',
-        # System headers, so that their warnings stay out of the output.
+  'target_defaults': {
+    'include_dirs': ['native'],
+    'defines': ['NDEBUG'],
+    'cflags_cc!': ['-fno-exceptions', '-fno-rtti', '-std=gnu++1y', '-std=gnu++17', '-std=gnu++20'],
+    'cflags_cc': [
+      '-std=c++20', '-fexceptions', '-frtti',
+      # System headers, so that their warnings stay out of the output.
+      '-isystem', '<(libtorch)/include', '-isystem', '<(libtorch)/include/torch/csrc/api/include',
+    ],
+    'xcode_settings': {
+      'CLANG_CXX_LANGUAGE_STANDARD': 'c++20',
+      'GCC_ENABLE_CPP_EXCEPTIONS': 'YES',
+      'GCC_ENABLE_CPP_RTTI': 'YES',
+      'MACOSX_DEPLOYMENT_TARGET': '14.0',
+      'OTHER_CPLUSPLUSFLAGS': [
         '-isystem', '<(libtorch)/include', '-isystem', '<(libtorch)/include/torch/csrc/api/include',
       ],
+    },
+    'conditions': [
+      ['OS=="win"', {
+        'include_dirs': ['<(libtorch)/include', '<(libtorch)/include/torch/csrc/api/include'],
+      }],
+    ],
+    'configurations': {
+      'Release': {
+        'msvs_settings': {
+          'VCCLCompilerTool': {
+            'AdditionalOptions': ['/std:c++20', '/Zc:__cplusplus'],
+            'ExceptionHandling': 1,
+            'RuntimeTypeInfo': 'true',
+            # The runtime's DLL: LibTorch's DLLs share their heap with the addon.
+            'RuntimeLibrary': 2,
+          },
+        },
+      },
+    },
+  },
+  'targets': [
+    {
+      'target_name': 'cellcam_core',
+      'type': 'static_library',
+      'sources': ['<!@(node scripts/libtorch.mjs core)'],
+      # CMake's precompiled header is part of every core source, so it is here too.
+      'cflags_cc': ['-include', '<(module_root_dir)/native/torch_pch.h'],
+      'xcode_settings': {'OTHER_CPLUSPLUSFLAGS': ['-include', '<(module_root_dir)/native/torch_pch.h']},
+      'msvs_settings': {'VCCLCompilerTool': {'ForcedIncludeFiles': ['<(module_root_dir)/native/torch_pch.h']}},
+    },
+    {
+      'target_name': 'cellcam',
+      'dependencies': ['cellcam_core'],
+      'sources': ['<!@(node scripts/libtorch.mjs binding)'],
+      'defines': ['NAPI_VERSION=8', 'NAPI_CPP_EXCEPTIONS'],
+      'include_dirs': ['<!(node -p "require(\'node-addon-api\').include_dir")'],
+      'cflags_cc': ['-fvisibility=hidden'],
+      'library_dirs': ['<(libtorch)/lib'],
+      'libraries': ['<!@(node scripts/libtorch.mjs libraries)'],
       'conditions': [
         ['OS=="linux"', {
           # --no-as-needed: nothing refers to libtorch_cuda by symbol, so the linker would drop it.
@@ -27,31 +66,8 @@
         }],
         ['OS=="mac"', {
           'xcode_settings': {
-            'CLANG_CXX_LANGUAGE_STANDARD': 'c++20',
-            'GCC_ENABLE_CPP_EXCEPTIONS': 'YES',
-            'GCC_ENABLE_CPP_RTTI': 'YES',
             'GCC_SYMBOLS_PRIVATE_EXTERN': 'YES',
-            'MACOSX_DEPLOYMENT_TARGET': '14.0',
-            'OTHER_CPLUSPLUSFLAGS': [
-              '-isystem', '<(libtorch)/include', '-isystem', '<(libtorch)/include/torch/csrc/api/include',
-            ],
             'OTHER_LDFLAGS': ['-Wl,-rpath,<(libtorch)/lib'],
-          },
-        }],
-        ['OS=="win"', {
-          'include_dirs': ['<(libtorch)/include', '<(libtorch)/include/torch/csrc/api/include'],
-          'configurations': {
-            'Release': {
-              'msvs_settings': {
-                'VCCLCompilerTool': {
-                  'AdditionalOptions': ['/std:c++20', '/Zc:__cplusplus', '/EHsc'],
-                  'ExceptionHandling': 1,
-                  'RuntimeTypeInfo': 'true',
-                  # The runtime's DLL: LibTorch's DLLs share their heap with the addon.
-                  'RuntimeLibrary': 2,
-                },
-              },
-            },
           },
         }],
       ],

@@ -3,7 +3,8 @@
 //   node scripts/libtorch.mjs locate     prints the folder, without fetching
 //   node scripts/libtorch.mjs fetch      prints the folder, fetching it where needed
 //   node scripts/libtorch.mjs libraries  prints what to link, for binding.gyp
-//   node scripts/libtorch.mjs sources    prints the addon's C++ sources, for binding.gyp
+//   node scripts/libtorch.mjs core       prints the C++ sources that know nothing of Node, for binding.gyp
+//   node scripts/libtorch.mjs binding    prints those that do, for binding.gyp
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, realpathSync } from 'node:fs';
 import path from 'node:path';
@@ -181,13 +182,17 @@ function librariesIn(dir) {
   return names.map((name) => (process.platform === 'win32' ? `${name}.lib` : `-l${name}`));
 }
 
+/** The folder of the sources that need Node's headers. */
+const BINDING = 'native/binding/';
+
 const slashes = (file) => file.replaceAll('\\', '/');
 
 const COMMANDS = {
   locate: async () => [slashes(locateLibtorch().dir)],
   fetch: async () => [slashes((await ensureLibtorch()).dir)],
   libraries: async () => librariesIn((await ensureLibtorch()).dir),
-  sources: async () => nativeSources(),
+  core: async () => nativeSources().filter((file) => !file.startsWith(BINDING)),
+  binding: async () => nativeSources().filter((file) => file.startsWith(BINDING)),
 };
 
 async function main([name = 'locate', flag]) {

@@ -15,7 +15,7 @@ const UNUSED =
  */
 function targetOf(entry) {
   const parts = entry.split('/');
-  if (entry.endsWith('/') || parts.includes('..') || parts.includes('')) return undefined;
+  if (entry.endsWith('/')) return undefined;
   if (parts[0] === 'nvidia') return /\/(lib|include)\//.test(entry) ? entry : undefined;
   if (parts[0] === 'torch.libs') return entry;
   if (parts[0] !== 'torch' && parts[0] !== 'libtorch') return undefined;
@@ -52,7 +52,7 @@ async function unpackEntries(archive, folder) {
   }
 }
 
-/** Unpacks `archive` (a zip or wheel) below `folder`. Throws on any damage. */
+/** Unpacks `archive` (a zip or wheel) below `folder`. Throws on any damage; yauzl refuses names that point elsewhere. */
 export async function unpack(archive, folder) {
   try {
     await unpackEntries(archive, folder);
