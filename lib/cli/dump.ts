@@ -36,7 +36,11 @@ async function run(o: DumpArguments, signal: AbortSignal): Promise<void> {
     ...result,
   });
   for (const { id, reason } of failed) console.error(`refused ${id}: ${reason}`);
-  if (failed.length > 0) throw new CellcamError('ERR_INCOMPLETE', `${failed.length} of the images could not be dumped; the others are there`);
+  if (failed.length > 0)
+    throw new CellcamError(
+      'ERR_INCOMPLETE',
+      `${failed.length} of the images could not be dumped; the others are there`,
+    );
 }
 
 export function dumpCommand(signal: AbortSignal): Command {

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { CellcamError, codeOf, messageOf } from '../errors';
 import { dashed } from './arguments';
+import { demoCommand } from './demo';
 import { doctorCommand } from './doctor_command';
 import { dumpCommand } from './dump';
 import { oofCommand } from './oof';
@@ -15,7 +16,9 @@ function interruptible(): AbortSignal {
   const stop = (name: string) => (): void => {
     if (controller.signal.aborted) process.exit(INTERRUPTED);
     console.error(`\n${name}: saving; once more ends at once`);
-    controller.abort(new CellcamError('ERR_ABORTED', 'interrupted; what was done is saved, and the same command goes on'));
+    controller.abort(
+      new CellcamError('ERR_ABORTED', 'interrupted; what was done is saved, and the same command goes on'),
+    );
   };
   process.on('SIGINT', stop('interrupted'));
   process.on('SIGTERM', stop('terminated'));
@@ -29,7 +32,13 @@ function program(signal: AbortSignal): Command {
     .version(version)
     .option('--debug', 'show the stack of an error')
     .exitOverride();
-  for (const command of [dumpCommand(signal), trainCommand(signal), oofCommand(signal), doctorCommand()]) {
+  for (const command of [
+    dumpCommand(signal),
+    trainCommand(signal),
+    oofCommand(signal),
+    doctorCommand(),
+    demoCommand(signal),
+  ]) {
     root.addCommand(command.option('--debug', 'show the stack of an error').exitOverride());
   }
   return root;

@@ -40,7 +40,9 @@ export function oofCommand(signal: AbortSignal): Command {
     .addOption(numeric('--folds <number>', 'folds', 4))
     .addOption(numeric('--batch-size <images>', 'images at a time', 32))
     .addOption(numeric('--image-size <pixels>', 'side of the stored images', 512))
-    .addOption(numeric('--crop-size <pixels>', "training's crop, for the model's name (default: 384, at most the image)"));
+    .addOption(
+      numeric('--crop-size <pixels>', "training's crop, for the model's name (default: 384, at most the image)"),
+    );
   for (const option of [...homeOptions(), ...deviceOptions(), ...commonOptions()]) command.addOption(option);
   return command.action((o: OofArguments) => run(o, signal));
 }

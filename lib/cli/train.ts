@@ -8,27 +8,40 @@ type TrainArguments = Omit<TrainOptions, 'spec'> & { spec?: string; json?: boole
 function show(progress: Progress, event: TrainEvent): void {
   switch (event.kind) {
     case 'fold':
-      return progress.line(`fold ${event.fold}: ${event.train} images to train on, ${event.valid} to validate on; ${event.folder}`, {
-        event: 'fold',
-        ...event,
-      });
+      return progress.line(
+        `fold ${event.fold}: ${event.train} images to train on, ${event.valid} to validate on; ${event.folder}`,
+        {
+          event: 'fold',
+          ...event,
+        },
+      );
     case 'step': {
       const { fold, epoch, epochs, part, progress: p } = event;
-      return progress.update(`fold ${fold} epoch ${epoch}/${epochs} ${part}`, p.step, p.steps, 'steps', `loss ${p.loss.toFixed(4)}`);
+      return progress.update(
+        `fold ${fold} epoch ${epoch}/${epochs} ${part}`,
+        p.step,
+        p.steps,
+        'steps',
+        `loss ${p.loss.toFixed(4)}`,
+      );
     }
     case 'epoch': {
       const { epoch, lr, train, valid } = event.record;
-      const figures = (m: typeof train): string => `loss ${m.loss.toFixed(4)} F1 ${m.f1.toFixed(3)} mAP ${m.mAP.toFixed(3)}`;
+      const figures = (m: typeof train): string =>
+        `loss ${m.loss.toFixed(4)} F1 ${m.f1.toFixed(3)} mAP ${m.mAP.toFixed(3)}`;
       return progress.line(
         `fold ${event.fold} epoch ${epoch}/${event.epochs}: train ${figures(train)} | valid ${figures(valid)} | lr ${lr.toPrecision(2)}${event.best ? ' | best' : ''}`,
         { event: 'epoch', ...event },
       );
     }
     case 'done':
-      return progress.line(`fold ${event.fold}: best epoch ${event.best.epoch}, loss ${event.best.loss.toFixed(4)}; ${event.weights}`, {
-        event: 'done',
-        ...event,
-      });
+      return progress.line(
+        `fold ${event.fold}: best epoch ${event.best.epoch}, loss ${event.best.loss.toFixed(4)}; ${event.weights}`,
+        {
+          event: 'done',
+          ...event,
+        },
+      );
   }
 }
 
@@ -63,7 +76,9 @@ export function trainCommand(signal: AbortSignal): Command {
     .addOption(numeric('--folds <number>', 'folds', 4))
     .addOption(numeric('--image-size <pixels>', 'side of the stored images', 512))
     .addOption(numeric('--crop-size <pixels>', 'side of the random crop (default: 384, at most the image)'))
-    .addOption(new Option('--schedule <name>', 'of the learning rate').choices(['plateau', 'cosine']).default('plateau'));
+    .addOption(
+      new Option('--schedule <name>', 'of the learning rate').choices(['plateau', 'cosine']).default('plateau'),
+    );
   for (const option of [...homeOptions(), ...deviceOptions(), ...commonOptions()]) command.addOption(option);
   return command.action((o: TrainArguments) => run(o, signal));
 }

@@ -23,7 +23,8 @@ export class FieldReader {
   /** @throws CellcamError ERR_FILE_NOT_FOUND, ERR_HDF5 */
   static async open(index: ImageIndex): Promise<FieldReader> {
     const files: (Hdf5Reader | undefined)[] = [];
-    for (const source of index.sources) files.push(source.kind === 'hdf5' ? await Hdf5Reader.open(source.path) : undefined);
+    for (const source of index.sources)
+      files.push(source.kind === 'hdf5' ? await Hdf5Reader.open(source.path) : undefined);
     return new FieldReader(index, files);
   }
 
@@ -37,7 +38,10 @@ export class FieldReader {
       const ids = this.#index.ids.filter((_, row) => this.#index.source[row] === source);
       const missing = ids.filter((id) => !file.has(id));
       if (missing.length > 0) {
-        throw new CellcamError('ERR_HDF5', `Expected every image of ${table} in ${file.path} but it lacks ${list(missing)}`);
+        throw new CellcamError(
+          'ERR_HDF5',
+          `Expected every image of ${table} in ${file.path} but it lacks ${list(missing)}`,
+        );
       }
       for (const id of ids) this.#checkShape(file, id);
     });

@@ -21,10 +21,15 @@ export function resolveHomes(o: Partial<Homes> = {}, env: NodeJS.ProcessEnv = pr
 
 /** A file by its absolute path, or by its path in one of the folders or in the working folder. */
 export function findFile(file: string, folders: string[], what: string): string {
-  const places = isAbsolute(file) ? [file] : [...new Set([...folders, process.cwd()].map((folder) => resolve(folder, file)))];
+  const places = isAbsolute(file)
+    ? [file]
+    : [...new Set([...folders, process.cwd()].map((folder) => resolve(folder, file)))];
   const found = places.find((place) => existsSync(place));
   if (found !== undefined) return found;
-  throw new CellcamError('ERR_FILE_NOT_FOUND', `Expected the ${what} ${file} but there is none; looked at ${places.join(', ')}`);
+  throw new CellcamError(
+    'ERR_FILE_NOT_FOUND',
+    `Expected the ${what} ${file} but there is none; looked at ${places.join(', ')}`,
+  );
 }
 
 const STEMS: Record<string, string[]> = {

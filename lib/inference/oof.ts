@@ -80,28 +80,52 @@ async function oofPlan(o: OofOptions) {
     throw invalidArgument('one or more weights files', 'weightsFiles', o.weightsFiles);
   }
   if (o.masks === undefined) {
-    throw new CellcamError('ERR_INVALID_ARG', 'Expected a folder of cell masks for masks: segmentation is not built in yet, so give label PNGs');
+    throw new CellcamError(
+      'ERR_INVALID_ARG',
+      'Expected a folder of cell masks for masks: segmentation is not built in yet, so give label PNGs',
+    );
   }
   const masks = findFile(requireString(o.masks, 'masks'), [homes.dataHome], 'folder of masks');
-  const labelsFile = findFile(o.labelsFile ?? 'train_cleaned_default_external.csv', [homes.dataHome], 'table of labels');
-  const metadata = findFile(o.metadataFile ?? 'meta_cleaned_default_external.csv', [homes.dataHome], 'table of image sizes');
+  const labelsFile = findFile(
+    o.labelsFile ?? 'train_cleaned_default_external.csv',
+    [homes.dataHome],
+    'table of labels',
+  );
+  const metadata = findFile(
+    o.metadataFile ?? 'meta_cleaned_default_external.csv',
+    [homes.dataHome],
+    'table of image sizes',
+  );
   const weights = o.weightsFiles.map((file) => findFile(file, [homes.home], 'weights file'));
   const table =
-    fold === 0 ? readLabels(labelsFile, { spec }) : splitFold(foldTables({ labelsFile, folds, seed, spec }), fold).valid;
+    fold === 0
+      ? readLabels(labelsFile, { spec })
+      : splitFold(foldTables({ labelsFile, folds, seed, spec }), fold).valid;
   const sizes = readSizes(metadata);
   checkEach(table, sizes, metadata, masks);
-  const index = await imageIndex(table, { trainHome: homes.trainHome, imagesFolder: o.imagesFolder, size: imageSize, spec });
+  const index = await imageIndex(table, {
+    trainHome: homes.trainHome,
+    imagesFolder: o.imagesFolder,
+    size: imageSize,
+    spec,
+  });
   return { homes, spec, folds, fold, imageSize, masks, weights, table, sizes, index };
 }
 
 function checkEach(table: LabelTable, sizes: Sizes, metadata: string, masks: string): void {
   for (const id of table.ids) {
-    if (!sizes.has(id)) throw new CellcamError('ERR_TABLE', `Expected the size of image '${id}' in ${metadata} but it is not there`);
+    if (!sizes.has(id))
+      throw new CellcamError('ERR_TABLE', `Expected the size of image '${id}' in ${metadata} but it is not there`);
     findMask(masks, id);
   }
 }
 
-async function readBatch(reader: FieldReader, index: ImageIndex, first: number, count: number): Promise<NdArray<Uint8Array>> {
+async function readBatch(
+  reader: FieldReader,
+  index: ImageIndex,
+  first: number,
+  count: number,
+): Promise<NdArray<Uint8Array>> {
   const channels = index.spec.channels.length;
   const bytes = index.size * index.size * channels;
   const data = new Uint8Array(count * bytes);
@@ -137,7 +161,11 @@ async function cellsOf(plan: Plan, row: number, logits: Float32Array, maps: NdAr
   }
 }
 
-async function predictAll(plan: Plan, o: OofOptions, write: (rows: string) => Promise<unknown>): Promise<Omit<OofResult, 'path'>> {
+async function predictAll(
+  plan: Plan,
+  o: OofOptions,
+  write: (rows: string) => Promise<unknown>,
+): Promise<Omit<OofResult, 'path'>> {
   const signal = requireSignal(o.signal);
   const batch = requireInteger(o.batchSize ?? 32, 'batchSize', 1, 4096);
   const total = plan.table.ids.length;

@@ -40,12 +40,19 @@ export class Predictor {
     this.#models = models;
     const mean = spec.channels.map((c) => c.mean);
     const std = spec.channels.map((c) => c.std);
-    this.#native = native((a) => new a.Predictor(models.map((m) => m.handle), { precision, mean, std }));
+    this.#native = native(
+      (a) =>
+        new a.Predictor(
+          models.map((m) => m.handle),
+          { precision, mean, std },
+        ),
+    );
   }
 
   /** @throws CellcamError ERR_FILE_NOT_FOUND or ERR_WEIGHTS that names the file */
   static async create(o: PredictorOptions): Promise<Predictor> {
-    if (!Array.isArray(o?.weights) || o.weights.length === 0) throw invalidArgument('at least one file', 'weights', o?.weights);
+    if (!Array.isArray(o?.weights) || o.weights.length === 0)
+      throw invalidArgument('at least one file', 'weights', o?.weights);
     const spec = datasetSpec(o.spec ?? HPA);
     const precision = requirePrecision(o.precision ?? 'auto');
     const models: PuzzleCam[] = [];

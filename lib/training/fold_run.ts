@@ -167,7 +167,10 @@ export class FoldRun {
   async #finish(epoch: number, lr: number, train: EpochMetrics, validated: EpochTally): Promise<void> {
     const valid = epochMetrics(validated, this.#in.valid.labels);
     if (!Number.isFinite(valid.loss)) {
-      throw new CellcamError('ERR_TRAINING', `the validation loss is not a finite number in epoch ${epoch}: try a lower learning rate`);
+      throw new CellcamError(
+        'ERR_TRAINING',
+        `the validation loss is not a finite number in epoch ${epoch}: try a lower learning rate`,
+      );
     }
     this.#schedule.end(valid.loss);
     this.#interrupted = null;
@@ -195,7 +198,11 @@ export class FoldRun {
     const { files, settings } = this.#in;
     await writeHistory(files.train, this.#history, 'train');
     await writeHistory(files.valid, this.#history, 'valid');
-    await writeTrainingCurves(files.curves, this.#history, `${settings.backbone} fold ${settings.fold} ${settings.stage}`);
+    await writeTrainingCurves(
+      files.curves,
+      this.#history,
+      `${settings.backbone} fold ${settings.fold} ${settings.stage}`,
+    );
   }
 
   async #save(tally: EpochTally | null): Promise<void> {

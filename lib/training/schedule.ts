@@ -58,7 +58,10 @@ export type ScheduleName = 'plateau' | 'cosine';
 export function createSchedule(name: ScheduleName, o: { lr: number; epochs: number }, state?: ScheduleState): Schedule {
   requireNumber(o.lr, 'lr', Number.MIN_VALUE);
   if (state && state.kind !== name) {
-    throw new CellcamError('ERR_TRAINING', `Expected the state of a ${name} schedule but found one of a ${state.kind} schedule`);
+    throw new CellcamError(
+      'ERR_TRAINING',
+      `Expected the state of a ${name} schedule but found one of a ${state.kind} schedule`,
+    );
   }
   if (name === 'cosine') return new CosineSchedule(o.lr, o.epochs);
   const known = state?.kind === 'plateau' ? ReduceLrOnPlateau.from(state.plateau) : new ReduceLrOnPlateau({ lr: o.lr });

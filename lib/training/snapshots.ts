@@ -69,7 +69,11 @@ export async function readState(path: string): Promise<StateFile> {
   if (metadata.cellcam === undefined) {
     throw new CellcamError('ERR_WEIGHTS', `Expected a training state in ${path} but it holds weights only`);
   }
-  const header = JSON.parse(metadata.cellcam) as { scaler: ScalerState; tally: unknown; notes: Record<string, unknown> };
+  const header = JSON.parse(metadata.cellcam) as {
+    scaler: ScalerState;
+    tally: unknown;
+    notes: Record<string, unknown>;
+  };
   const state = { model: part('model.', tensors), optimiser: part('optimiser.', tensors), scaler: header.scaler };
   return { state, tally: readTally(tensors, header.tally), notes: header.notes };
 }

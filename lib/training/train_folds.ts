@@ -81,13 +81,18 @@ function trainPlan(o: TrainOptions) {
   const spec = datasetSpec(o.spec ?? HPA);
   const imageSize = requireInteger(o.imageSize ?? 512, 'imageSize', 64, 16384);
   const cropSize = requireInteger(o.cropSize ?? Math.min(384, imageSize), 'cropSize', 64, imageSize);
-  for (const [name, size] of [['imageSize', imageSize], ['cropSize', cropSize]] as const) {
-    if (size % 64 !== 0) throw invalidArgument('a multiple of 64, so that the maps of image and tiles have one size,', name, size);
+  for (const [name, size] of [
+    ['imageSize', imageSize],
+    ['cropSize', cropSize],
+  ] as const) {
+    if (size % 64 !== 0)
+      throw invalidArgument('a multiple of 64, so that the maps of image and tiles have one size,', name, size);
   }
   const device = requireDevice(o.device ?? 'auto');
   const precision = requirePrecision(o.precision ?? 'auto');
   const factory = requireOneOf(o.factory ?? 'HDF5', 'factory', ['HDF5', 'None'] as const);
-  const find = (file: string): string => findFile(requireString(file, 'labelsFile'), [homes.dataHome], 'table of labels');
+  const find = (file: string): string =>
+    findFile(requireString(file, 'labelsFile'), [homes.dataHome], 'table of labels');
   return {
     homes,
     spec,
@@ -109,7 +114,10 @@ function trainPlan(o: TrainOptions) {
     resumeFold: requireInteger(o.resumeFold ?? 0, 'resumeFold', 0),
     stage: requireName(o.stage ?? 'stage1', 'stage'),
     pretrainedStage: o.pretrainedStage == null ? undefined : requireName(o.pretrainedStage, 'pretrainedStage'),
-    pretrained: o.pretrained == null ? undefined : findFile(requireString(o.pretrained, 'pretrained'), [homes.home], 'weights file'),
+    pretrained:
+      o.pretrained == null
+        ? undefined
+        : findFile(requireString(o.pretrained, 'pretrained'), [homes.home], 'weights file'),
     folds: requireInteger(o.folds ?? 4, 'folds', 2, 1000),
     schedule: requireOneOf(o.schedule ?? 'plateau', 'schedule', ['plateau', 'cosine'] as const),
     signal: requireSignal(o.signal),
@@ -129,9 +137,13 @@ export interface FoldedTable {
 }
 
 /** Splits the table, and an additional one by itself with the same seed, so that later stages keep the first one's split. */
-export function foldTables(
-  o: { labelsFile: string; additionalLabelsFile?: string; folds: number; seed: number; spec?: DatasetSpec },
-): FoldedTable {
+export function foldTables(o: {
+  labelsFile: string;
+  additionalLabelsFile?: string;
+  folds: number;
+  seed: number;
+  spec?: DatasetSpec;
+}): FoldedTable {
   const { spec = HPA, folds, seed } = o;
   const table = readLabels(o.labelsFile, { spec });
   const fold = stratifiedFolds(table.labels, { folds, seed });
@@ -153,14 +165,22 @@ export function foldTables(
 export function splitFold({ table, fold }: FoldedTable, k: number): { train: LabelTable; valid: LabelTable } {
   const rows = Array.from(fold.keys());
   return {
-    train: selectRows(table, rows.filter((row) => fold[row] !== k)),
-    valid: selectRows(table, rows.filter((row) => fold[row] === k)),
+    train: selectRows(
+      table,
+      rows.filter((row) => fold[row] !== k),
+    ),
+    valid: selectRows(
+      table,
+      rows.filter((row) => fold[row] === k),
+    ),
   };
 }
 
 async function startModel(plan: Plan, name: string, fold: number): Promise<PuzzleCam> {
   const from =
-    plan.pretrainedStage === undefined ? plan.pretrained : snapshotFiles(plan.homes.home, name, fold, plan.pretrainedStage).best;
+    plan.pretrainedStage === undefined
+      ? plan.pretrained
+      : snapshotFiles(plan.homes.home, name, fold, plan.pretrainedStage).best;
   return PuzzleCam.forSpec(plan.spec, {
     backbone: plan.backbone,
     device: plan.device,
@@ -183,13 +203,25 @@ async function trainFold(plan: Plan, folded: FoldedTable, name: string, fold: nu
   const model = await startModel(plan, name, fold);
   const run = new FoldRun({
     settings: {
-      fold, stage, backbone, seed, lr, schedule, epochs, batch, gamma,
+      fold,
+      stage,
+      backbone,
+      seed,
+      lr,
+      schedule,
+      epochs,
+      batch,
+      gamma,
       size: plan.imageSize,
       crop: plan.cropSize,
       precision: native((a) => a.resolve(model.device, plan.precision)).precision,
       images: [train.ids.length, valid.ids.length],
     },
-    model, train, valid, index, files,
+    model,
+    train,
+    valid,
+    index,
+    files,
     workers: plan.workers,
     signal: plan.signal,
     onStep: (part, epoch, progress) => plan.onEvent({ kind: 'step', fold, epoch, epochs, part, progress }),
@@ -224,6 +256,7 @@ export async function trainFolds(options: TrainOptions): Promise<SnapshotFiles[]
   mkdirSync(root, { recursive: true });
   await writeFolds(join(root, `folds_${plan.stage}.csv`), folded);
   const done: SnapshotFiles[] = [];
-  for (let fold = Math.max(1, plan.resumeFold); fold <= plan.folds; fold++) done.push(await trainFold(plan, folded, name, fold));
+  for (let fold = Math.max(1, plan.resumeFold); fold <= plan.folds; fold++)
+    done.push(await trainFold(plan, folded, name, fold));
   return done;
 }

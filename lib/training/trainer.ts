@@ -152,7 +152,11 @@ export class Trainer {
     return run.finally(() => signal?.removeEventListener('abort', stop));
   }
 
-  async #overBatches(train: boolean, batches: AsyncIterable<Batch> | Iterable<Batch>, o: EpochOptions): Promise<EpochMetrics> {
+  async #overBatches(
+    train: boolean,
+    batches: AsyncIterable<Batch> | Iterable<Batch>,
+    o: EpochOptions,
+  ): Promise<EpochMetrics> {
     const tallies: EpochTally[] = [];
     const targets: Uint8Array[] = [];
     const { classes } = this.spec;
@@ -168,7 +172,8 @@ export class Trainer {
   }
 
   async #oneBatch(train: boolean, { images, targets }: Batch, o: EpochOptions, step: number): Promise<EpochTally> {
-    const [b, h, w] = requireNdArray(images, 'images', ['Uint8Array'], ['B', 'H', 'W', this.spec.channels.length]).shape as number[];
+    const [b, h, w] = requireNdArray(images, 'images', ['Uint8Array'], ['B', 'H', 'W', this.spec.channels.length])
+      .shape as number[];
     requireNdArray(targets, 'targets', ['Uint8Array'], [b!, this.spec.classes.length]);
     if (h !== w) throw invalidArgument('square images', 'images', images);
     const ring = new SharedArrayBuffer(images.data.byteLength);
@@ -176,7 +181,14 @@ export class Trainer {
     memory.set(images.data);
     const queue = native(
       (a) =>
-        new a.BatchQueue({ ring, memory: { data: memory, shape: [memory.length] }, slots: 1, slotBytes: memory.length, first: 0, end: 1 }),
+        new a.BatchQueue({
+          ring,
+          memory: { data: memory, shape: [memory.length] },
+          slots: 1,
+          slotBytes: memory.length,
+          first: 0,
+          end: 1,
+        }),
     );
     try {
       const lease = queue.acquire(0)!;
@@ -184,14 +196,23 @@ export class Trainer {
       const rate = typeof o.learningRate === 'object' ? o.learningRate[step] : o.learningRate;
       const fed = { feed: { queue, close: () => queue.close() }, targets, batch: b!, size: h! };
       // Each batch draws from streams of its own, as its images' places in the epoch would give them.
-      return await this.runFed(train, fed, { ...o, epoch: ((o.epoch ?? 1) << 16) + step + 1, learningRate: rate, reportEvery: 1 });
+      return await this.runFed(train, fed, {
+        ...o,
+        epoch: ((o.epoch ?? 1) << 16) + step + 1,
+        learningRate: rate,
+        reportEvery: 1,
+      });
     } finally {
       queue.close();
     }
   }
 
   /** One optimiser step on a normalised batch (B, C, H, W) float32 with targets (B, classes). */
-  async step(images: NdArray<Float32Array>, targets: NdArray<Float32Array | Uint8Array>, learningRate = 3e-4): Promise<LossValue> {
+  async step(
+    images: NdArray<Float32Array>,
+    targets: NdArray<Float32Array | Uint8Array>,
+    learningRate = 3e-4,
+  ): Promise<LossValue> {
     const { shape } = requireNdArray(images, 'images', ['Float32Array'], ['B', this.model.inChannels, 'H', 'W']);
     requireNdArray(targets, 'targets', ['Float32Array', 'Uint8Array'], [shape[0]!, this.model.numClasses]);
     return nativeAsync(() => this.#handle.step(images, targets, requireNumber(learningRate, 'learningRate', 0)));
@@ -241,7 +262,8 @@ function requireCrop(crop: number, size: number): number {
 
 function rates(train: boolean, rate: number | Float64Array | undefined, steps: number): NdArray<Float64Array> {
   if (!train) return { data: new Float64Array(0), shape: [0] };
-  const data = typeof rate === 'object' ? rate : new Float64Array(steps).fill(requireNumber(rate ?? 3e-4, 'learningRate', 0));
+  const data =
+    typeof rate === 'object' ? rate : new Float64Array(steps).fill(requireNumber(rate ?? 3e-4, 'learningRate', 0));
   if (data.length !== steps) throw invalidArgument(`${steps} learning rates`, 'learningRate', rate);
   return { data, shape: [steps] };
 }
@@ -267,5 +289,11 @@ function mergeTallies(tallies: EpochTally[], classes: number): EpochTally {
     at += tally.probabilities.data.length;
   }
   const shape = [images, classes];
-  return { sums: { data: sums, shape: [4] }, probabilities: { data: probabilities, shape }, images, nextBatch: tallies.length, complete: true };
+  return {
+    sums: { data: sums, shape: [4] },
+    probabilities: { data: probabilities, shape },
+    images,
+    nextBatch: tallies.length,
+    complete: true,
+  };
 }

@@ -41,7 +41,8 @@ function parseJson(text: string, path: string): Record<string, unknown> {
   } catch (error) {
     refuse(path, `its header is not JSON: ${messageOf(error)}`);
   }
-  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) refuse(path, 'its header is not an object');
+  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed))
+    refuse(path, 'its header is not an object');
   return parsed as Record<string, unknown>;
 }
 
@@ -58,7 +59,8 @@ function parseEntry(name: string, value: unknown, dataBytes: number, path: strin
   }
   const [begin, end] = offsets as [number, number];
   if (end > dataBytes || begin > end) refuse(path, `tensor ${name} lies outside the file`);
-  if (end - begin !== count * KINDS[dtype].bytes) refuse(path, `tensor ${name} has not as many bytes as its shape needs`);
+  if (end - begin !== count * KINDS[dtype].bytes)
+    refuse(path, `tensor ${name} has not as many bytes as its shape needs`);
   return { name, dtype, shape: shape as number[], begin, end };
 }
 
@@ -98,7 +100,11 @@ async function readHeader(file: FileHandle, path: string): Promise<Header> {
   const dataBytes = size - 8 - headerBytes;
   const entries = Object.entries(tensors).map(([name, value]) => parseEntry(name, value, dataBytes, path));
   checkCoverage(entries, dataBytes, path);
-  return { entries: entries.sort((a, b) => a.begin - b.begin), metadata: parseMetadata(metadata, path), dataStart: 8 + headerBytes };
+  return {
+    entries: entries.sort((a, b) => a.begin - b.begin),
+    metadata: parseMetadata(metadata, path),
+    dataStart: 8 + headerBytes,
+  };
 }
 
 async function readTensor(file: FileHandle, entry: Entry, dataStart: number, path: string): Promise<WeightTensor> {
@@ -148,7 +154,7 @@ function encodeHeader(tensors: Weights, metadata: Record<string, string>): Buffe
 }
 
 async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.byteLength; ) {
+  for (let done = 0; done < bytes.byteLength;) {
     const { bytesWritten } = await file.write(bytes, done, Math.min(bytes.byteLength - done, WRITE_CHUNK));
     done += bytesWritten;
   }
@@ -161,7 +167,11 @@ function aligned(tensors: Weights): Weights {
 }
 
 /** Writes a safetensors file, whole or not at all. */
-export async function writeSafetensors(path: string, tensors: Weights, metadata: Record<string, string> = {}): Promise<void> {
+export async function writeSafetensors(
+  path: string,
+  tensors: Weights,
+  metadata: Record<string, string> = {},
+): Promise<void> {
   for (const [name, tensor] of Object.entries(tensors)) {
     if (name === '__metadata__') throw new CellcamError('ERR_INVALID_ARG', 'a tensor cannot be called __metadata__');
     checkTensor(name, tensor);

@@ -1,0 +1,86 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { makeCam, resizeCam } from '../cells/cam_intersection';
+import { cellBoxes } from '../cells/centers';
+import { FieldReader } from '../data/field_reader';
+import { containerPath } from '../data/homes';
+import type { ImageIndex } from '../data/loader';
+import { findMask, readLabelMask } from '../data/png';
+import { Predictor, type Prediction } from '../inference/predictor';
+import type { Device, NdArray } from '../options';
+import { writeOverlay, type Caption } from '../report/overlay';
+import { DEMO_SPEC, type DemoSet } from './fields';
+import type { ScoredCell } from './score';
+
+export interface OverlayJob {
+  folder: string;
+  set: DemoSet;
+  size: number;
+  /** For each field shown: its id and the weights that never saw it. */
+  shown: { id: string; weights: string }[];
+  cells: ScoredCell[];
+  backbone: string;
+  device?: Device;
+}
+
+const SHORT = ['nucleoplasm', 'membrane', 'nucleoli', 'plasma m.', 'cytosol', 'vesicles', 'negative'];
+
+function best(probabilities: ArrayLike<number>): number {
+  return Array.from(probabilities).reduce((top, p, c, all) => (p > all[top]! ? c : top), 0);
+}
+
+function captions(job: OverlayJob, id: string, mask: NdArray<Uint16Array>): Caption[] {
+  const [h, w] = mask.shape as [number, number];
+  return cellBoxes(mask, [h, w]).map(({ cellId, center: [x, y] }) => {
+    const predicted = best(job.cells.find((cell) => cell.id === id && cell.cellId === cellId)!.probabilities);
+    const truth = job.set.cells.find((cell) => cell.id === id && cell.cellId === cellId)!.labels;
+    const correct = truth.includes(predicted);
+    const name = SHORT[predicted]!;
+    return { x, y, correct, text: correct ? name : `${name} (${truth.map((c) => SHORT[c]).join(', ')})` };
+  });
+}
+
+/** The map of a class, enlarged to the field. */
+function camOf(prediction: Prediction, index: number, size: number): Float32Array {
+  const [, k, h, w] = prediction.maps.shape as [number, number, number, number];
+  const cam = makeCam({ data: prediction.maps.data, shape: [k, h, w] });
+  const out = new Float32Array(size * size);
+  resizeCam(cam.data.subarray(index * h * w, (index + 1) * h * w), [h, w], [size, size], out);
+  return out;
+}
+
+async function drawOne(job: OverlayJob, reader: FieldReader, index: ImageIndex, id: string, weights: string): Promise<void> {
+  const data = new Uint8Array(job.size * job.size * 4);
+  await reader.readInto(index.ids.indexOf(id), data);
+  using predictor = await Predictor.create({ backbone: job.backbone, weights: [weights], spec: DEMO_SPEC, device: job.device });
+  const prediction = await predictor.predict({ data, shape: [1, job.size, job.size, 4] });
+  const shown = best(prediction.logits.data);
+  const mask = await readLabelMask(findMask(job.set.masksFolder, id));
+  await writeOverlay(join(job.folder, 'pictures', `${id}.png`), {
+    field: { data, shape: [job.size, job.size, 4] },
+    cells: mask,
+    cam: camOf(prediction, shown, job.size),
+    captions: captions(job, id, mask),
+    title: `${id}: colour composite | activation map of ${DEMO_SPEC.classes[shown]}; green: right, red: predicted (true)`,
+  });
+}
+
+/** Draws some fields with their cells, what was predicted of them and where the network looked. */
+export async function drawOverlays(job: OverlayJob): Promise<void> {
+  await mkdir(join(job.folder, 'pictures'), { recursive: true });
+  const ids = job.shown.map(({ id }) => id);
+  const path = containerPath(join(job.folder, 'train'), 'default', job.size);
+  const index: ImageIndex = {
+    ids,
+    source: new Int32Array(ids.length),
+    sources: [{ kind: 'hdf5', path }],
+    size: job.size,
+    spec: DEMO_SPEC,
+  };
+  const reader = await FieldReader.open(index);
+  try {
+    for (const { id, weights } of job.shown) await drawOne(job, reader, index, id, weights);
+  } finally {
+    reader.close();
+  }
+}

@@ -1,0 +1,16 @@
+#include "check.h"
+
+int main() {
+  int failed = 0;
+  for (const auto& test : cellcam::tests::all()) {
+    try {
+      test.body();
+    } catch (const std::exception& e) {
+      ++failed;
+      std::cout << "FAILED " << test.name << ": " << e.what() << "\n";
+    }
+  }
+  const auto total = static_cast<int>(cellcam::tests::all().size());
+  std::cout << "Native tests: " << total - failed << " passed, " << failed << " failed\n";
+  return failed == 0 ? 0 : 1;
+}

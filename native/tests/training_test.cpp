@@ -1,0 +1,127 @@
+#include <ATen/Functions.h>
+
+#include <cmath>
+#include <limits>
+#include <thread>
+
+#include "check.h"
+#include "error.h"
+#include "training/adam.h"
+#include "training/augment.h"
+#include "training/batch_queue.h"
+#include "training/grad_scaler.h"
+
+namespace cellcam::tests {
+namespace {
+
+using training::BatchQueue;
+using training::GradScaler;
+
+// '.' finite gradients, 'i' an infinite one, 'n' a NaN.
+void feed(GradScaler& scaler, const std::string& pattern) {
+  for (const char kind : pattern) {
+    const float value = kind == 'i' ? std::numeric_limits<float>::infinity() : kind == 'n' ? std::nanf("") : 1.0f;
+    std::vector<at::Tensor> gradients{at::full({3}, value)};
+    scaler.update(scaler.found_inf(gradients));
+  }
+}
+
+const Register scaler_steps("the loss scale halves on overflow and doubles after the interval", [] {
+  GradScaler scaler(at::kCPU, {65536.0, 2.0, 0.5, 3});
+  feed(scaler, "...");
+  check_near(scaler.state().scale, 131072.0, 0, "after three finite steps");
+  feed(scaler, "i..");
+  check_near(scaler.state().scale, 65536.0, 0, "after an infinite one");
+  feed(scaler, "n");
+  check_near(scaler.state().scale, 32768.0, 0, "after a NaN");
+});
+
+const Register adam_steps("three Adam steps equal the formula in double", [] {
+  at::Tensor p = at::tensor({0.5, -1.0, 2.0}, at::kFloat).requires_grad_(true);
+  training::Adam adam({{"p", p}}, {});
+  std::vector<double> value{0.5, -1.0, 2.0}, m(3), v(3);
+  for (int t = 1; t <= 3; ++t) {
+    const at::Tensor g = at::tensor({0.1 * t, -0.2, 0.3 * t * t}, at::kFloat);
+    p.mutable_grad() = g;
+    adam.step(3e-4);
+    for (int i = 0; i < 3; ++i) {
+      const double gi = g[i].item<double>();
+      m[i] = 0.9 * m[i] + 0.1 * gi;
+      v[i] = 0.999 * v[i] + 0.001 * gi * gi;
+      value[i] -= 3e-4 * (m[i] / (1 - std::pow(0.9, t))) / (std::sqrt(v[i] / (1 - std::pow(0.999, t))) + 1e-8);
+      check_near(p[i].item<double>(), value[i], 1e-6, "parameter after a step");
+    }
+  }
+});
+
+const Register skipped_step("a step with infinite gradients changes nothing", [] {
+  at::Tensor p = at::ones({4}).requires_grad_(true);
+  training::Adam adam({{"p", p}}, {});
+  p.mutable_grad() = at::full({4}, std::numeric_limits<float>::infinity());
+  adam.step(1e-3, training::Adam::Scaled{at::full({1}, 2.0f), at::ones({1})});
+  check(at::equal(p.detach(), at::ones({4})), "the parameter moved");
+  check_near(adam.state().back().second.item<double>(), 0, 0, "steps counted");
+});
+
+// Pixels in the order in which ATen turns and flips them.
+const Register geometry("crop, flip and quarter turns equal slicing, flip and rot90", [] {
+  const at::Tensor images = at::arange(2 * 8 * 9 * 3).reshape({2, 8, 9, 3}).to(at::kByte);
+  for (std::int64_t turns = 0; turns < 4; ++turns) {
+    for (const bool flip : {false, true}) {
+      const training::Geometry g{1, 3, flip, turns};
+      const at::Tensor got = training::apply_geometry(images, {g, g}, 5);
+      at::Tensor want = images.slice(1, 1, 6).slice(2, 3, 8);
+      if (flip) want = want.flip({2});
+      want = at::rot90(want, turns, {1, 2});
+      check(at::equal(got, want), "turns " + std::to_string(turns) + " flip " + std::to_string(flip));
+    }
+  }
+});
+
+const Register normalisation("normalised values equal (x / 255 - mean) / std", [] {
+  const at::Tensor images = at::arange(256).to(at::kByte).reshape({1, 16, 16, 1});
+  const at::Tensor out = training::normalise(images, at::full({1}, 0.485f), at::full({1}, 0.229f));
+  const at::Tensor want = (at::arange(256, at::kDouble) / 255 - 0.485) / 0.229;
+  check((out.flatten().to(at::kDouble) - want).abs().max().item<double>() < 1e-6, "far from the formula");
+});
+
+const Register in_order("batches arrive in order whatever the number of loader threads", [] {
+  std::vector<std::uint8_t> ring(4 * 8);
+  BatchQueue queue(ring.data(), 4, 8, 0, 100);
+  std::vector<std::thread> loaders;
+  for (int i = 0; i < 3; ++i) {
+    loaders.emplace_back([&queue] {
+      for (;;) {
+        const auto got = queue.acquire(10);
+        if (got.finished) return;
+        if (!got.lease) continue;
+        queue.slot(*got.lease)[0] = static_cast<std::uint8_t>(got.lease->batch);
+        queue.publish(*got.lease);
+      }
+    });
+  }
+  std::int64_t expected = 0;
+  while (const auto lease = queue.take()) {
+    const bool right = lease->batch == expected && queue.slot(*lease)[0] == expected;
+    queue.release(*lease);
+    if (!right) queue.close();
+    ++expected;
+  }
+  for (auto& loader : loaders) loader.join();
+  check(expected == 100, "batch " + std::to_string(expected) + " came out of order");
+});
+
+const Register failure_ends("a loader's error reaches the consumer, once and with its code", [] {
+  std::vector<std::uint8_t> ring(8);
+  BatchQueue queue(ring.data(), 1, 8, 0, 5);
+  queue.fail(std::make_exception_ptr(Error("ERR_HDF5", "broken")));
+  try {
+    queue.take();
+  } catch (const Error& e) {
+    return check(e.code() == "ERR_HDF5", "another code");
+  }
+  check(false, "no error");
+});
+
+}  // namespace
+}  // namespace cellcam::tests
