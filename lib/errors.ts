@@ -28,7 +28,7 @@ export class CellcamError extends Error {
 /** The text of whatever was thrown, without a stack. */
 export function messageOf(error: unknown): string {
   return error instanceof Error || (typeof error === 'object' && error !== null && 'message' in error)
-    ? String((error as { message: unknown }).message)
+    ? String(error.message)
     : String(error);
 }
 

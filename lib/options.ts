@@ -114,7 +114,7 @@ export function requireNdArray<K extends Kind>(
   if (typeof value !== 'object' || value === null || !('data' in value) || !('shape' in value)) {
     throw invalidArgument(wanted, name, value);
   }
-  const { data, shape } = value as { data: unknown; shape: unknown };
+  const { data, shape } = value;
   const kind = typedArrayKind(data);
   if (!kinds.some((k) => k === kind)) throw invalidArgument(wanted, `${name}.data`, data);
   const fits =

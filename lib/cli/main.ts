@@ -1,4 +1,6 @@
 #!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { CellcamError, codeOf, messageOf } from '../errors';
 import { dashed } from './arguments';
@@ -25,11 +27,15 @@ function interruptible(): AbortSignal {
   return controller.signal;
 }
 
+function packageVersion(): string {
+  const path = join(__dirname, '..', '..', 'package.json');
+  return (JSON.parse(readFileSync(path, 'utf8')) as { version: string }).version;
+}
+
 function program(signal: AbortSignal): Command {
-  const { version } = require('../../package.json') as { version: string };
   const root = new Command('cellcam')
     .description('Per-cell protein localisation from image-level labels')
-    .version(version)
+    .version(packageVersion())
     .option('--debug', 'show the stack of an error')
     .exitOverride();
   for (const command of [

@@ -23,8 +23,8 @@ export interface DemoOptions {
   device?: Device;
   precision?: Precision;
   signal?: AbortSignal;
-  log(line: string): void;
-  onTrain?(event: TrainEvent): void;
+  log: (line: string) => void;
+  onTrain?: (event: TrainEvent) => void;
 }
 
 const SIZE = 192;

@@ -3,7 +3,8 @@ import { parse } from 'csv-parse/sync';
 import type { ScoredCell, ScoredImage } from './score';
 
 function rowsOf(path: string): string[][] {
-  return (parse(readFileSync(path, 'utf8')) as string[][]).slice(1);
+  const rows: string[][] = parse(readFileSync(path, 'utf8'));
+  return rows.slice(1);
 }
 
 /** The cells of an OOF table: ID, ImageWidth, ImageHeight, cell_id, cell_center and a column a class. */

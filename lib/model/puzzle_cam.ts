@@ -1,5 +1,5 @@
 import { HPA, type DatasetSpec } from '../data/dataset_spec';
-import { bytesOf, isDType, KINDS, type DType, type Weights } from '../data/weights/tensors';
+import { bytesOf, isDType, KINDS, type Weights } from '../data/weights/tensors';
 import { readWeights, writeWeights } from '../data/weights/weights';
 import { CellcamError, messageOf } from '../errors';
 import {
@@ -69,7 +69,7 @@ export function fromNative(tensors: NativeTensor[]): Weights {
   const weights = Object.create(null) as Weights;
   for (const { name, dtype, shape, data } of tensors) {
     if (!isDType(dtype)) throw new CellcamError('ERR_NATIVE', `tensor ${name} has the unknown dtype ${dtype}`);
-    const kind = KINDS[dtype as DType];
+    const kind = KINDS[dtype];
     weights[name] = { dtype, shape, data: kind.create(data.buffer, data.byteOffset, data.byteLength / kind.bytes) };
   }
   return weights;

@@ -42,8 +42,8 @@ export interface FoldInput {
   files: SnapshotFiles;
   workers: number;
   signal?: AbortSignal;
-  onStep(part: 'train' | 'valid', epoch: number, p: StepProgress): void;
-  onEpoch(record: EpochRecord, best: boolean): void;
+  onStep: (part: 'train' | 'valid', epoch: number, p: StepProgress) => void;
+  onEpoch: (record: EpochRecord, best: boolean) => void;
 }
 
 interface Notes {

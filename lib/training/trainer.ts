@@ -172,8 +172,12 @@ export class Trainer {
   }
 
   async #oneBatch(train: boolean, { images, targets }: Batch, o: EpochOptions, step: number): Promise<EpochTally> {
-    const [b, h, w] = requireNdArray(images, 'images', ['Uint8Array'], ['B', 'H', 'W', this.spec.channels.length])
-      .shape as number[];
+    const [b, h, w] = requireNdArray(
+      images,
+      'images',
+      ['Uint8Array'],
+      ['B', 'H', 'W', this.spec.channels.length],
+    ).shape;
     requireNdArray(targets, 'targets', ['Uint8Array'], [b!, this.spec.classes.length]);
     if (h !== w) throw invalidArgument('square images', 'images', images);
     const ring = new SharedArrayBuffer(images.data.byteLength);
