@@ -4,9 +4,8 @@ import { basename, dirname, join } from 'node:path';
 import { stringify } from 'csv-stringify/sync';
 import { CellcamError, codeOf, messageOf } from '../errors';
 import { throwIfAborted } from '../options';
-import { writeFileAtomically } from './atomic_file';
 import { type DumpOptions, type DumpPlan, dumpPlan, wantedIds } from './dump_plan';
-import { writeError } from './durable';
+import { writeDurably, writeError } from './durable';
 import { channelFiles, readField } from './field';
 import { Hdf5Reader } from './hdf5';
 import { readImageSize } from './png';
@@ -123,7 +122,7 @@ async function writeMeta(
   const rows: (string | number)[][] = [];
   for (const [id, size] of sizes)
     rows.push([id, ...(size ?? (await readImageSize(channelFiles(imagesFolder, id, spec)[0]!)))]);
-  await writeFileAtomically(path, stringify([['ID', 'ImageHeight', 'ImageWidth'], ...rows]));
+  await writeDurably(path, stringify([['ID', 'ImageHeight', 'ImageWidth'], ...rows]));
 }
 
 async function createFolder(path: string): Promise<void> {

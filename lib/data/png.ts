@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { CellcamError, codeOf, messageOf } from '../errors';
 import type { NdArray } from '../options';
-import { writeFileAtomically } from './atomic_file';
-import { writeError } from './durable';
+import { writeDurably, writeError } from './durable';
 
 /** A grey image, row-major; the array's type is the file's depth. */
 export interface GreyImage {
@@ -132,7 +131,7 @@ async function writeGrey(
   } catch (error) {
     throw writeError(path, error);
   }
-  await writeFileAtomically(path, bytes);
+  await writeDurably(path, bytes);
 }
 
 /** Writes a 16-bit grey PNG of shape [height, width], whole or not at all. @throws CellcamError ERR_WRITE */
