@@ -39,6 +39,14 @@ interface Place {
   name: string;
 }
 
+/** A field that is there: its open file, its name and what it holds, and what to call it in an error. */
+interface Found {
+  file: Hdf5File;
+  name: string;
+  info: DataSetInfo;
+  where: string;
+}
+
 /**
  * Reads fields from an HDF5 file with one root data set an id, shape (height, width, channels), uint8 or float32 in [0, 1],
  * or from an index of external links to such data sets. Reads are synchronous; a reader belongs to one thread.
@@ -103,12 +111,13 @@ export class Hdf5Reader {
    * @throws CellcamError ERR_HDF5 or ERR_FILE_NOT_FOUND
    */
   readInto(id: string, out: Uint8Array): void {
-    const { bytes, info, where } = this.#read(id);
-    const expected = info.shape.reduce((product, n) => product * n, 1);
-    if (out.length !== expected) {
+    const found = this.#find(id);
+    const { info, where } = found;
+    if (out.length !== info.shape.reduce((product, n) => product * n, 1)) {
       const shape = info.shape.join(', ');
       throw new CellcamError('ERR_HDF5', `Expected ${out.length} values for ${where} but its shape is (${shape})`);
     }
+    const bytes = this.#read(found);
     if (info.dtype === 'uint8') return out.set(bytes);
     const values = inUnitRange(bytes, where);
     for (let i = 0; i < values.length; i++) out[i] = Math.fround(255 * values[i]!);
@@ -116,7 +125,9 @@ export class Hdf5Reader {
 
   /** Reads a field as float32 in [0, 1], HWC; uint8 v becomes v/255. @throws CellcamError ERR_HDF5 or ERR_FILE_NOT_FOUND */
   readFloat32(id: string): Float32Array {
-    const { bytes, info, where } = this.#read(id);
+    const found = this.#find(id);
+    const { info, where } = found;
+    const bytes = this.#read(found);
     return info.dtype === 'uint8' ? Float32Array.from(bytes, (v) => v / 255) : inUnitRange(bytes, where).slice();
   }
 
@@ -141,7 +152,7 @@ export class Hdf5Reader {
     return place;
   }
 
-  #find(id: string): { file: Hdf5File; name: string; info: DataSetInfo; where: string } {
+  #find(id: string): Found {
     const place = this.#place(id);
     if (place === undefined)
       throw new CellcamError('ERR_HDF5', `Expected an image '${id}' in ${this.path} but there is none`);
@@ -158,13 +169,10 @@ export class Hdf5Reader {
     return { file, name: place.name, info, where };
   }
 
-  #read(id: string): { bytes: Uint8Array; info: DataSetInfo; where: string } {
-    const { file, name, info, where } = this.#find(id);
+  #read({ file, name, info, where }: Found): Uint8Array {
     const bytes = file.read(name, info);
-    if (bytes === undefined) {
-      throw new CellcamError('ERR_HDF5', `Expected ${where} to be readable but it is damaged; dump it again`);
-    }
-    return { bytes, info, where };
+    if (bytes !== undefined) return bytes;
+    throw new CellcamError('ERR_HDF5', `Expected ${where} to be readable but it is damaged; dump it again`);
   }
 
   #shard(id: string, path: string): Hdf5File {

@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { CellcamError, codeOf, messageOf } from '../errors';
 import type { NdArray } from '../options';
-import { writeDurably } from './durable';
-import { writeError } from './durable';
+import { writeDurably, writeError } from './durable';
 
 /** A grey image, row-major; the array's type is the file's depth. */
 export interface GreyImage {

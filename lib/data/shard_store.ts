@@ -22,6 +22,7 @@ export class ShardStore {
   readonly #stored = new Map<string, Stored>();
   readonly #pending: [string, Stored][] = [];
   #next = 0;
+  #grown = false;
   #writer: ShardWriter | undefined;
 
   private constructor(path: string, layout: FieldInfo, shardSize: number) {
@@ -112,22 +113,24 @@ export class ShardStore {
     await writer.close();
     for (const [id, stored] of pending) this.#stored.set(id, stored);
     this.#next++;
+    this.#grown = true;
   }
 
-  /** Finishes the last shard and writes the index, unless it already lists exactly these fields. @throws CellcamError ERR_WRITE */
+  /** Finishes the last shard and writes the index, unless it is up to date. @throws CellcamError ERR_WRITE */
   async close(): Promise<void> {
     await this.finishShard();
     const ids = this.ids();
-    if (ids.length === 0 || (await this.#isIndexed(ids))) return;
+    if (ids.length === 0 || (!this.#grown && (await this.#isIndexed(ids)))) return;
     await writeIndex(this.path, new Map(ids.map((id) => [id, this.#stored.get(id)!.shard])));
   }
 
+  /** Whether the index links every id, and no other, to the shard that holds it. */
   async #isIndexed(ids: string[]): Promise<boolean> {
     if (!existsSync(this.path)) return false;
     const index = await Hdf5Reader.open(this.path);
     try {
-      const listed = index.ids();
-      return listed.length === ids.length && listed.every((id, i) => id === ids[i]);
+      if (index.ids().length !== ids.length) return false;
+      return ids.every((id) => index.fileOf(id) === this.#stored.get(id)!.shard);
     } finally {
       index.close();
     }
