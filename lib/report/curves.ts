@@ -1,6 +1,6 @@
 import * as echarts from 'echarts';
 import { outlineText, textWidth } from './lettering';
-import { writePicture } from './picture';
+import { fromSvg, writePicture } from './picture';
 
 /** Means over the images of an epoch. */
 export interface EpochMetrics {
@@ -147,5 +147,5 @@ function drawChart(option: echarts.EChartsOption): string {
  * @throws CellcamError ERR_WRITE
  */
 export async function writeTrainingCurves(path: string, history: EpochRecord[], title: string): Promise<void> {
-  await writePicture(path, outlineText(drawChart(chartOption(history, title))), SCALE);
+  await writePicture(path, fromSvg(outlineText(drawChart(chartOption(history, title))), SCALE));
 }
