@@ -55,10 +55,10 @@ export function randomCell(x: number, y: number, radius: number, random: RandomS
   const offset = 0.12 * radius;
   const [nx, ny] = [x + random.uniform(-offset, offset), y + random.uniform(-offset, offset)];
   const nucleus = irregularOutline(nx, ny, radius * random.uniform(0.4, 0.5), 0.08, random);
-  const nucleoli = Array.from({ length: random.integer(2, 4) }, () => ({
-    ...pointInside(nucleus, 0.65, random),
-    radius: nucleus.radius * random.uniform(0.13, 0.2),
+  const nucleoli = Array.from({ length: random.integer(2, 3) }, () => ({
+    ...pointInside(nucleus, 0.6, random),
+    radius: nucleus.radius * random.uniform(0.22, 0.32),
   }));
-  const brightness = Math.min(1.5, Math.max(0.6, Math.exp(0.22 * random.normal())));
+  const brightness = Math.min(1.5, Math.max(0.6, Math.exp(0.16 * random.normal())));
   return { body, nucleus, nucleoli, brightness };
 }

@@ -13,7 +13,7 @@ export interface FieldLayout {
   fromNucleus: Float32Array;
 }
 
-const GAP = 1.05; // cells keep a little distance, so that every outline can be seen
+const GAP = 1.12; // cells keep a little distance, so that every outline can be seen
 const TRIES = 60;
 
 /** Every pixel of the box around a cell, with its distance as a share of the outline. */

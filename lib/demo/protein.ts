@@ -14,7 +14,7 @@ function line(distance: number): number {
 }
 
 const PATTERNS: Partial<Record<number, Pattern>> = {
-  [PLACE.nucleoplasm]: (_cell, fromNucleus, _fromCell, grain) => (fromNucleus < 0.97 ? 0.6 * (1 + 0.2 * grain) : 0),
+  [PLACE.nucleoplasm]: (_cell, fromNucleus, _fromCell, grain) => (fromNucleus < 0.97 ? 0.5 * (1 + 0.2 * grain) : 0),
   [PLACE.nuclearMembrane]: (cell, fromNucleus, _fromCell, grain) =>
     0.85 * line((fromNucleus - 1) * cell.nucleus.radius) * (1 + 0.15 * grain) + (fromNucleus < 1 ? 0.07 : 0),
   [PLACE.plasmaMembrane]: (cell, _fromNucleus, fromCell, grain) =>
@@ -23,22 +23,24 @@ const PATTERNS: Partial<Record<number, Pattern>> = {
     fromNucleus < 1 ? 0.06 : 0.6 * thickness(fromCell) * (1 + 0.15 * grain),
 };
 
-function drawNucleoli(plane: Plane, cell: CellShape, expression: number): void {
-  for (const { x, y, radius } of cell.nucleoli) addSpot(plane, x, y, radius, 0.95 * expression);
+/** Nucleoli light up if the protein is there, and stay dark in a nucleoplasm that is bright around them. */
+function drawNucleoli(plane: Plane, cell: CellShape, amplitude: number): void {
+  for (const { x, y, radius } of cell.nucleoli) addSpot(plane, x, y, radius, amplitude);
 }
 
 function drawVesicles(plane: Plane, cell: CellShape, expression: number, random: RandomStream): void {
   for (let left = random.integer(28, 48); left > 0; ) {
     const { x, y } = pointInside(cell.body, 0.92, random);
     if (relativeDistance(cell.nucleus, x, y) < 1.1) continue;
-    addSpot(plane, x, y, random.uniform(0.8, 1.3), expression * random.uniform(0.5, 1));
+    addSpot(plane, x, y, random.uniform(0.9, 1.6), expression * random.uniform(0.5, 1));
     left--;
   }
 }
 
 /** Punctate places are drawn spot by spot, the others pixel by pixel. */
 function drawSpots(plane: Plane, cell: CellShape, places: number[], expression: number, random: RandomStream): void {
-  if (places.includes(PLACE.nucleoli)) drawNucleoli(plane, cell, expression);
+  if (places.includes(PLACE.nucleoli)) drawNucleoli(plane, cell, 1.1 * expression);
+  else if (places.includes(PLACE.nucleoplasm)) drawNucleoli(plane, cell, -0.4 * expression);
   if (places.includes(PLACE.vesicles)) drawVesicles(plane, cell, expression, random);
 }
 
