@@ -1,103 +1,148 @@
 import sharp from 'sharp';
-import type { NdArray } from '../options';
-import { letter } from './lettering';
-import { writePicture } from './picture';
+import { type DatasetSpec, HPA } from '../data/dataset_spec';
+import { type NdArray, invalidArgument, requireNdArray, typedArrayKind } from '../options';
+import { compositeImage, heatImage } from './composite';
+import { letter, textWidth } from './lettering';
+import { type CellOutline, cellOutlines, outlinePath } from './outlines';
+import { fromSvg, writePicture } from './picture';
 
-/** A word beside a cell, and whether it is right. */
-export interface Caption {
-  x: number;
-  y: number;
-  text: string;
-  correct: boolean;
+export interface CellCaption {
+  cellId: number;
+  /** Short lines, such as what was predicted and what is true. */
+  lines: string[];
+  /** Colours the outline: right green, wrong red, unknown white. */
+  correct?: boolean;
 }
 
 export interface OverlayOptions {
-  /** (H, W, 4) microtubules, protein, nucleus, ER. */
-  field: NdArray<Uint8Array>;
+  /** The field as it is dumped, (H, W, C). */
+  channels: Uint8Array;
+  size: [height: number, width: number];
+  /** Numbered cells (H, W). */
   cells: NdArray<Uint16Array>;
-  /** (H, W), from 0 to 1: the activation map of the class shown. */
-  cam: Float32Array;
-  captions: Caption[];
+  /** Activation map of the class that is shown, (H, W), 0 to 1. Absent: the protein alone. */
+  cam?: Float32Array;
+  captions: CellCaption[];
   title: string;
-  /** Pixels of the picture a pixel of the field. */
-  scale?: number;
+  /** Default HPA: its four channels. */
+  spec?: DatasetSpec;
 }
 
-const HEAD = 34;
-const GAP = 12;
-
-function isEdge({ data, shape }: NdArray<Uint16Array>, y: number, x: number): boolean {
-  const [h, w] = shape as [number, number];
-  const id = data[y * w + x];
-  return (x + 1 < w && data[y * w + x + 1] !== id) || (y + 1 < h && data[(y + 1) * w + x] !== id);
+interface Panels {
+  width: number;
+  height: number;
+  /** Pixels of the picture per pixel of the field. */
+  scale: number;
 }
 
-type Shade = (pixel: number) => [number, number, number];
+/** Small fields are enlarged until they are this long, large ones made smaller until they are no longer than the second. */
+const [SHORTEST, LONGEST] = [576, 1024];
+const [MARGIN, HEAD, FOOT, FONT] = [16, 74, 34, 13];
+const INK = { text: '#222222', faint: '#666666', right: '#4ade80', wrong: '#ff5d5d', unknown: '#ffffff' };
 
-function panel(o: OverlayOptions, shade: Shade): Buffer {
-  const [h, w] = o.cells.shape as [number, number];
-  const rgb = Buffer.alloc(h * w * 3);
-  for (let i = 0; i < h * w; i++) {
-    const edge = isEdge(o.cells, Math.floor(i / w), i % w);
-    rgb.set(edge ? [255, 255, 255] : shade(i), i * 3);
-  }
-  return rgb;
+function panelsOf([height, width]: [number, number]): Panels {
+  const side = Math.max(height, width);
+  const scale = Math.min(Math.max(side, SHORTEST), LONGEST) / side;
+  return { width: Math.round(width * scale), height: Math.round(height * scale), scale };
 }
 
-/** Microtubules red, protein green, nuclei blue, ER as a little yellow. */
-function composite(field: Uint8Array): Shade {
-  return (i) => {
-    const [r, g, b, y] = field.subarray(i * 4, i * 4 + 4) as unknown as [number, number, number, number];
-    return [Math.min(255, r * 0.7 + y * 0.35), Math.min(255, g * 1.3 + y * 0.2), Math.min(255, b * 1.1)];
+function inkOf(caption: CellCaption | undefined): string {
+  if (caption?.correct === undefined) return INK.unknown;
+  return caption.correct ? INK.right : INK.wrong;
+}
+
+function drawOutlines(outlines: CellOutline[], captions: Map<number, CellCaption>, scale: number): string {
+  const path = (outline: CellOutline): string => {
+    const [line, ink] = [outlinePath(outline, scale), inkOf(captions.get(outline.cellId))];
+    // A dark line below keeps the light one visible on bright cells.
+    return `<path d="${line}" stroke="#000" stroke-opacity=".55" stroke-width="3.6"/><path d="${line}" stroke="${ink}" stroke-width="1.6"/>`;
   };
+  return `<g fill="none" stroke-linejoin="round">${outlines.map(path).join('')}</g>`;
 }
 
-/** The protein in grey under the activation map in red. */
-function heat(field: Uint8Array, cam: Float32Array): Shade {
-  return (i) => {
-    const grey = field[i * 4 + 1]! * 0.8;
-    const a = Math.max(0, Math.min(1, cam[i]!)) * 0.7;
-    return [grey * (1 - a) + 255 * a, grey * (1 - a) + 90 * a, grey * (1 - a)];
-  };
-}
-
-function lettering(o: OverlayOptions, scale: number, width: number, height: number): string {
-  const [, w] = o.cells.shape as [number, number];
-  const title = letter({ text: o.title, x: 10, y: 23, size: 16, fill: '#ffffff' });
-  const words = o.captions.flatMap(({ x, y, text, correct }) =>
-    [0, w * scale + GAP].map((left) =>
-      letter({
-        text,
-        x: left + x * scale,
-        y: HEAD + y * scale,
-        size: 12,
-        fill: correct ? '#8df59a' : '#ffb3a7',
-        anchor: 'middle',
-      }),
-    ),
+/** Lines of text on a dark plate around (x, y), moved so that they stay within the panel. */
+function drawPlate(lines: string[], ink: string, x: number, y: number, { width, height }: Panels): string {
+  const [half, tall] = [Math.max(...lines.map((line) => textWidth(line, FONT))) / 2 + 5, lines.length * 16 + 5];
+  const left = Math.min(Math.max(x - half, 2), Math.max(2, width - 2 * half - 2));
+  const top = Math.min(Math.max(y - tall / 2, 2), Math.max(2, height - tall - 2));
+  const plate = `<rect x="${left}" y="${top}" width="${2 * half}" height="${tall}" rx="4" fill="#000" fill-opacity=".62"/>`;
+  const texts = lines.map((text, i) =>
+    letter({ text, x: left + half, y: top + 15 + 16 * i, size: FONT, anchor: 'middle', fill: i === 0 ? ink : '#ddd' }),
   );
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}">${title}${words.join('')}</svg>`;
+  return plate + texts.join('');
 }
 
-async function enlarged(rgb: Buffer, w: number, h: number, scale: number): Promise<Buffer> {
-  return sharp(rgb, { raw: { width: w, height: h, channels: 3 } })
-    .resize(w * scale, h * scale, { kernel: 'nearest' })
+function drawCaptions(outlines: CellOutline[], captions: Map<number, CellCaption>, panels: Panels): string {
+  const plates = outlines.map(({ cellId, centre: [x, y] }) => {
+    const caption = captions.get(cellId);
+    if (caption === undefined || caption.lines.length === 0) return '';
+    return drawPlate(caption.lines, inkOf(caption), x * panels.scale, y * panels.scale, panels);
+  });
+  return plates.join('');
+}
+
+function drawFrame({ title, cam, spec = HPA }: OverlayOptions, { width, height }: Panels): string {
+  const right = 2 * MARGIN + width;
+  const names = spec.channels.map(({ name }) => name).join(', ');
+  const say = (text: string, x: number, y: number, size: number, bold = false): string =>
+    letter({ text, x, y, size, weight: bold ? 'bold' : 'normal', fill: bold ? INK.text : INK.faint });
+  return [
+    say(title, MARGIN, 32, 18, true),
+    say(`Channels: ${names}`, MARGIN, HEAD - 10, FONT),
+    say(cam ? 'Activation map over the protein' : 'Protein', right, HEAD - 10, FONT),
+    say('Outlines: green right, red wrong, white not compared', MARGIN, HEAD + height + 22, FONT),
+  ].join('');
+}
+
+function drawLines(options: OverlayOptions, panels: Panels, width: number, height: number): string {
+  const outlines = cellOutlines(options.cells);
+  const captions = new Map(options.captions.map((caption) => [caption.cellId, caption]));
+  const cells = drawOutlines(outlines, captions, panels.scale);
+  const panel = (x: number, content: string): string =>
+    `<svg x="${x}" y="${HEAD}" width="${panels.width}" height="${panels.height}">${content}</svg>`;
+  const left = panel(MARGIN, cells);
+  const right = panel(2 * MARGIN + panels.width, cells + drawCaptions(outlines, captions, panels));
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}">${drawFrame(options, panels)}${left}${right}</svg>`;
+}
+
+function panelImage(pixels: Uint8Array, [height, width]: [number, number], panels: Panels): Promise<Buffer> {
+  return sharp(pixels, { raw: { width, height, channels: 3 } })
+    .resize(panels.width, panels.height, { fit: 'fill', kernel: 'cubic' })
     .png()
     .toBuffer();
 }
 
-/** Writes a field with its cells outlined: left as a colour composite, right under the activation map of one class. */
-export async function writeOverlay(path: string, o: OverlayOptions): Promise<void> {
-  const scale = o.scale ?? 3;
-  const [h, w] = o.cells.shape as [number, number];
-  const width = 2 * w * scale + GAP;
-  const height = HEAD + h * scale;
-  const panels = [panel(o, composite(o.field.data)), panel(o, heat(o.field.data, o.cam))];
-  const images = await Promise.all(panels.map((rgb) => enlarged(rgb, w, h, scale)));
-  const layers = images.map((input, i) => ({ input, left: i * (w * scale + GAP), top: HEAD }));
-  const picture = sharp({ create: { width, height, channels: 3, background: '#15181d' } }).composite([
-    ...layers,
-    { input: Buffer.from(lettering(o, scale, width, height)), left: 0, top: 0 },
+function requireOverlay({ channels, size: [height, width], cells, cam, spec = HPA }: OverlayOptions): void {
+  requireNdArray(cells, 'cells', ['Uint16Array'], [height, width]);
+  const values = height * width * spec.channels.length;
+  if (typedArrayKind(channels) !== 'Uint8Array' || channels.length !== values) {
+    throw invalidArgument(`a Uint8Array of ${values} values`, 'channels', channels);
+  }
+  if (cam !== undefined && (typedArrayKind(cam) !== 'Float32Array' || cam.length !== height * width)) {
+    throw invalidArgument(`a Float32Array of ${height * width} values`, 'cam', cam);
+  }
+}
+
+/**
+ * Draws a field and what was predicted in it: to the left all channels in colour, to the right the activation map as heat
+ * over the grey protein, in both the cells' outlines, and to the right their captions.
+ * @param path the PNG; an older one is replaced in one step
+ * @throws CellcamError ERR_INVALID_ARG, ERR_WRITE
+ */
+export async function writeOverlay(path: string, options: OverlayOptions): Promise<void> {
+  requireOverlay(options);
+  const { channels, size, cam, spec = HPA } = options;
+  const panels = panelsOf(size);
+  const [width, height] = [2 * panels.width + 3 * MARGIN, panels.height + HEAD + FOOT];
+  const field = await panelImage(compositeImage(channels, spec), size, panels);
+  const heat = await panelImage(heatImage(channels, spec, cam), size, panels);
+  const lines = await fromSvg(drawLines(options, panels, width, height))
+    .png()
+    .toBuffer();
+  const canvas = sharp({ create: { width, height, channels: 3, background: '#fff' } }).composite([
+    { input: field, left: MARGIN, top: HEAD },
+    { input: heat, left: 2 * MARGIN + panels.width, top: HEAD },
+    { input: lines, left: 0, top: 0 },
   ]);
-  await writePicture(path, picture);
+  await writePicture(path, canvas);
 }
