@@ -1,14 +1,13 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeCam, resizeCam } from '../cells/cam_intersection';
-import { cellBoxes } from '../cells/centers';
 import { FieldReader } from '../data/field_reader';
 import { containerPath } from '../data/homes';
 import type { ImageIndex } from '../data/loader';
 import { findMask, readLabelMask } from '../data/png';
 import { Predictor, type Prediction } from '../inference/predictor';
-import type { Device, NdArray } from '../options';
-import { writeOverlay, type Caption } from '../report/overlay';
+import type { Device } from '../options';
+import { writeOverlay, type CellCaption } from '../report/overlay';
 import { DEMO_SPEC, type DemoSet } from './fields';
 import type { ScoredCell } from './score';
 
@@ -29,14 +28,13 @@ function best(probabilities: ArrayLike<number>): number {
   return Array.from(probabilities).reduce((top, p, c, all) => (p > all[top]! ? c : top), 0);
 }
 
-function captions(job: OverlayJob, id: string, mask: NdArray<Uint16Array>): Caption[] {
-  const [h, w] = mask.shape as [number, number];
-  return cellBoxes(mask, [h, w]).map(({ cellId, center: [x, y] }) => {
+function captions(job: OverlayJob, id: string): CellCaption[] {
+  const cells = job.set.cells.filter((cell) => cell.id === id);
+  return cells.map(({ cellId, labels }) => {
     const predicted = best(job.cells.find((cell) => cell.id === id && cell.cellId === cellId)!.probabilities);
-    const truth = job.set.cells.find((cell) => cell.id === id && cell.cellId === cellId)!.labels;
-    const correct = truth.includes(predicted);
-    const name = SHORT[predicted]!;
-    return { x, y, correct, text: correct ? name : `${name} (${truth.map((c) => SHORT[c]).join(', ')})` };
+    const truth = labels.map((c) => SHORT[c]).join(', ');
+    const correct = labels.includes(predicted);
+    return { cellId, correct, lines: correct ? [truth] : [SHORT[predicted]!, `true: ${truth}`] };
   });
 }
 
@@ -57,11 +55,13 @@ async function drawOne(job: OverlayJob, reader: FieldReader, index: ImageIndex, 
   const shown = best(prediction.logits.data);
   const mask = await readLabelMask(findMask(job.set.masksFolder, id));
   await writeOverlay(join(job.folder, 'pictures', `${id}.png`), {
-    field: { data, shape: [job.size, job.size, 4] },
+    channels: data,
+    size: [job.size, job.size],
     cells: mask,
     cam: camOf(prediction, shown, job.size),
-    captions: captions(job, id, mask),
-    title: `${id}: colour composite | activation map of ${DEMO_SPEC.classes[shown]}; green: right, red: predicted (true)`,
+    captions: captions(job, id),
+    title: `${id}: activation map of ${DEMO_SPEC.classes[shown]}`,
+    spec: DEMO_SPEC,
   });
 }
 
