@@ -266,7 +266,7 @@ describe('a dump that is stopped', () => {
 
   test('leaves unfinished files that the next one removes', async () => {
     mkdirSync(scratch.path('out.hdf5.shards'));
-    writeFileSync(scratch.path('out.hdf5.shards', '00000.hdf5.tmp'), 'half');
+    writeFileSync(scratch.path('out.hdf5.shards', '00007.hdf5.tmp'), 'half');
     writeFileSync(scratch.path('out.hdf5.tmp'), 'half');
     await dump();
     expect(shards()).toEqual(['00000.hdf5']);
