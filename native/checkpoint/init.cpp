@@ -44,7 +44,7 @@ void initialise(torch::nn::Module& model, std::uint64_t seed) {
       value.zero_();
     }
   }
-  for (const auto& module : model.modules()) {
+  for (const auto& module : model.modules(/*include_self=*/false)) {
     auto* block = dynamic_cast<model::ResidualBlock*>(module.get());
     if (block != nullptr) block->last_norm()->weight.zero_();
   }
