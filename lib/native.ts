@@ -1,3 +1,4 @@
+import { isMainThread } from 'node:worker_threads';
 import { CellcamError, codeOf, messageOf, type ErrorCode } from './errors';
 import { loadNativeLibrary } from './native_library';
 import type { NdArray } from './options';
@@ -157,6 +158,8 @@ export interface NativeDescription {
 export interface Addon {
   describe(): NativeDescription;
   setThreads(threads: number): void;
+  /** Cancels and joins every training thread of the process. */
+  finishRuns(): void;
   resolve(device: string, precision: string): { device: string; precision: string };
   resizeImage(image: NdArray<Float32Array | Uint8Array | Uint16Array>, height: number, width: number): Float32Array;
   /** Planes of one field, (h, w) each, to (size, size, planes); they must not be touched until it settles. */
@@ -188,9 +191,18 @@ export interface Addon {
   ) => NativePredictor;
 }
 
+let watched = false;
+
+/** A process that ends in the middle of training waits for the block in hand, so that no thread runs in a LibTorch taken apart. */
+function finishRunsAtExit(loaded: Addon): Addon {
+  if (!watched && isMainThread) process.once('exit', () => loaded.finishRuns());
+  watched = true;
+  return loaded;
+}
+
 /** The addon, loaded on first use. Throws ERR_NATIVE_MISSING where it could not be built. */
 export function addon(): Addon {
-  return loadNativeLibrary() as Addon;
+  return finishRunsAtExit(loadNativeLibrary() as Addon);
 }
 
 function asCellcamError(error: unknown, caller: Error): CellcamError {

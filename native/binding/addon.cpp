@@ -6,6 +6,7 @@
 
 #include "binding/classes.h"
 #include "binding/job.h"
+#include "binding/running.h"
 #include "binding/values.h"
 #include "model/backbones/backbone.h"
 #include "model/precision.h"
@@ -37,6 +38,11 @@ Napi::Value set_threads(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value finish_runs(const Napi::CallbackInfo& info) {
+  finish_running_threads();
+  return info.Env().Undefined();
+}
+
 // What "auto" comes to: (device, precision) to { device, precision }.
 Napi::Value resolve(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
@@ -52,6 +58,7 @@ Napi::Value resolve(const Napi::CallbackInfo& info) {
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("describe", Napi::Function::New(env, describe));
   exports.Set("setThreads", Napi::Function::New(env, set_threads));
+  exports.Set("finishRuns", Napi::Function::New(env, finish_runs));
   exports.Set("resolve", Napi::Function::New(env, resolve));
   init_image(env, exports);
   init_combo_loss(env, exports);

@@ -1,6 +1,5 @@
 #include "binding/running.h"
 
-#include <cstdlib>
 #include <mutex>
 #include <set>
 
@@ -13,23 +12,17 @@ struct All {
   std::set<RunningThread*> threads;
 };
 
-void finish_all();
-
 All& all() {
-  static auto* threads = [] {
-    // Registered after LibTorch was loaded, so it runs before LibTorch's own static destructors.
-    std::atexit(finish_all);
-    return new All;  // never destroyed
-  }();
+  static auto* threads = new All;  // never destroyed: threads may outlive static destructors
   return *threads;
 }
 
-void finish_all() {
+}  // namespace
+
+void finish_running_threads() {
   const std::lock_guard lock(all().mutex);
   for (RunningThread* thread : all().threads) thread->finish();
 }
-
-}  // namespace
 
 RunningThread::RunningThread(std::function<void()> body, std::function<void()> cancel)
     : cancel_(std::move(cancel)), thread_(std::move(body)) {

@@ -5,8 +5,7 @@
 
 namespace cellcam::binding {
 
-// A thread for work that takes hours. It is joined when its owner goes and, whatever happens, before the process's static
-// destructors take LibTorch apart beneath it.
+// A thread for work that takes hours. It is joined when its owner goes, or by finish_running_threads.
 class RunningThread {
  public:
   // `cancel` makes `body` return soon; it may be called from any thread, more than once.
@@ -22,5 +21,9 @@ class RunningThread {
   std::function<void()> cancel_;
   std::thread thread_;
 };
+
+// Cancels and joins all of them. The process's exit event calls it: afterwards static destructors take LibTorch apart, and an
+// atexit handler would come too late, since LibTorch makes some of its statics during the first step.
+void finish_running_threads();
 
 }  // namespace cellcam::binding
