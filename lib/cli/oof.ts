@@ -41,7 +41,10 @@ export function oofCommand(signal: AbortSignal): Command {
     .addOption(numeric('--batch-size <images>', 'images at a time', 32))
     .addOption(numeric('--image-size <pixels>', 'side of the stored images', 512))
     .addOption(
-      numeric('--crop-size <pixels>', "training's crop, for the model's name (default: 384, at most the image)"),
+      numeric(
+        '--crop-size <pixels>',
+        "training's crop, to name the output for weights outside of models/ (default: 384)",
+      ),
     );
   for (const option of [...homeOptions(), ...deviceOptions(), ...commonOptions()]) command.addOption(option);
   return command.action((o: OofArguments) => run(o, signal));

@@ -21,7 +21,7 @@ import {
   type NdArray,
   type Precision,
 } from '../options';
-import { modelName } from '../training/stages';
+import { modelName, modelNameOf } from '../training/stages';
 import { foldTables, splitFold } from '../training/train_folds';
 import { Predictor } from './predictor';
 
@@ -201,14 +201,15 @@ async function predictAll(
 
 /**
  * Predicts the cells of a fold's validation images (or of a holdout table) and writes them as one CSV row a cell under
- * `<home>/<oofFolder>/<model name>/`: `oof_<fold>.csv` or `holdout.csv`. The file appears whole or not at all.
+ * `<home>/<oofFolder>/<model name>/`: `oof_<fold>.csv` or `holdout.csv`. The model's name is that of the folder that training put
+ * the weights in, else made of the options. The file appears whole or not at all.
  * An image without cells has no row; it is named in the result.
  * @throws CellcamError, naming the image that cannot be predicted
  */
 export async function generateOof(o: OofOptions): Promise<OofResult> {
   if (typeof o !== 'object' || o === null) throw invalidArgument('an object', 'options', o);
   const plan = await oofPlan(o);
-  const name = modelName({
+  const own = modelName({
     mtype: o.mtype ?? 'siamese',
     backbone: o.backbone ?? 'seresnext50_32x4d',
     imageSize: plan.imageSize,
@@ -217,6 +218,7 @@ export async function generateOof(o: OofOptions): Promise<OofResult> {
     precision: o.precision ?? 'auto',
     spec: plan.spec,
   });
+  const name = modelNameOf(plan.weights[0]!) ?? own;
   const folder = join(plan.homes.home, o.oofFolder ?? 'oof', name);
   const path = join(folder, plan.fold === 0 ? 'holdout.csv' : `oof_${plan.fold}.csv`);
   if (!existsSync(folder)) mkdirSync(folder, { recursive: true });

@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { join, resolve, sep } from 'node:path';
 import type { DatasetSpec } from '../data/dataset_spec';
 
 /** What the name of a model's folder is made of. */
@@ -20,6 +20,13 @@ export function modelName(o: ModelName): string {
   const channels = o.spec.channels.map((c) => c.name.charAt(0).toUpperCase()).join('');
   const precision = o.precision === 'fp32' ? 'fp32' : 'fp16';
   return `${o.mtype}_${o.backbone}_${o.imageSize}_${o.cropSize}_${channels}_${precision}_CV${o.folds}_${VERSION}`;
+}
+
+/** The name that training gave, read off a weights file's path `…/models/<name>/fold<k>/…`; undefined for files elsewhere. */
+export function modelNameOf(weights: string): string | undefined {
+  const folders = resolve(weights).split(sep);
+  const fold = folders.findLastIndex((folder) => /^fold\d+$/.test(folder));
+  return fold >= 2 && folders[fold - 2] === 'models' ? folders[fold - 1] : undefined;
 }
 
 /** Files of one fold of one stage. */
