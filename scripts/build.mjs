@@ -119,7 +119,12 @@ async function runTests(libtorch) {
   const program = places.find((place) => existsSync(place));
   if (!program) throw new Error(`the build finished without making ${places.join(' or ')}`);
   const lib = path.join(libtorch.dir, 'lib');
-  await run(program, [], { ...process.env, PATH: `${process.env.PATH}${path.delimiter}${lib}` });
+  const shared = process.env.CELLCAM_SHARED ?? path.join(ROOT, '..', 'shared');
+  await run(program, [], {
+    ...process.env,
+    CELLCAM_SHARED: shared,
+    PATH: `${process.env.PATH}${path.delimiter}${lib}`,
+  });
 }
 
 async function main() {

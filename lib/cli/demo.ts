@@ -40,8 +40,8 @@ export function demoCommand(signal: AbortSignal): Command {
     .description('the whole job in minutes on synthetic fields whose cells are known')
     .option('--folder <folder>', 'where everything goes', 'demo')
     .addOption(numeric('--seed <seed>', 'of fields and training', 1))
-    .addOption(numeric('--fields <number>', 'fields', 120))
-    .addOption(numeric('--epochs <number>', 'epochs a fold', 25));
+    .addOption(numeric('--fields <number>', 'fields', 150))
+    .addOption(numeric('--epochs <number>', 'epochs a fold', 24));
   for (const option of deviceOptions()) command.addOption(option);
   return command.action((o: DemoArguments) => run(o, signal));
 }

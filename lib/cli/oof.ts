@@ -3,15 +3,13 @@ import { generateOof, type OofOptions } from '../inference/oof';
 import { commonOptions, deviceOptions, homeOptions, numeric, specOf } from './arguments';
 import { Progress } from './progress';
 
-type OofArguments = Omit<OofOptions, 'spec'> & { spec?: string; json?: boolean; factory: string };
+type OofArguments = Omit<OofOptions, 'spec'> & { spec?: string; json?: boolean };
 
-async function run({ spec, json, factory, ...o }: OofArguments, signal: AbortSignal): Promise<void> {
+async function run({ spec, json, ...o }: OofArguments, signal: AbortSignal): Promise<void> {
   const progress = new Progress({ json });
-  const images = factory === 'None' ? { imagesFolder: o.imagesFolder } : { imagesFolder: undefined };
   try {
     const result = await generateOof({
       ...o,
-      ...images,
       spec: specOf(spec),
       signal,
       onProgress: ({ done, total, cells }) => progress.update('oof', done, total, 'images', `${cells} cells`),
@@ -35,7 +33,7 @@ export function oofCommand(signal: AbortSignal): Command {
     .option('--backbone <name>', 'resnet18, seresnext50_32x4d or gluon_seresnext101_32x4d', 'seresnext50_32x4d')
     .addOption(new Option('--mtype <type>', 'kind of model').choices(['siamese']).default('siamese'))
     .addOption(new Option('--factory <factory>', 'where images come from').choices(['HDF5', 'None']).default('HDF5'))
-    .option('--images-folder <folder>', 'PNGs for --factory None')
+    .option('--images-folder <folder>', 'PNGs for --factory None (default: <train-home>/images)')
     .addOption(numeric('--seed <seed>', 'of the folds', 2020))
     .addOption(numeric('--folds <number>', 'folds', 4))
     .addOption(numeric('--batch-size <images>', 'images at a time', 32))

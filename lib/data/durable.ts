@@ -12,6 +12,11 @@ export function writeError(path: string, error: unknown): CellcamError {
   return new CellcamError('ERR_WRITE', `could not write ${path}: ${messageOf(error)}`, { cause: error });
 }
 
+/** Of a call to the operating system, as a full disk gives it. */
+function isSystemError(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && 'syscall' in error;
+}
+
 async function sync(path: string, flags: string): Promise<void> {
   const handle = await open(path, flags);
   await handle.sync().finally(() => handle.close());
@@ -35,7 +40,10 @@ export async function publish(path: string): Promise<void> {
   }
 }
 
-/** Fills a file through its handle: it appears finished under its name, or not at all. @throws CellcamError ERR_WRITE */
+/**
+ * Fills a file through its handle: it appears finished under its name, or not at all.
+ * @throws CellcamError ERR_WRITE, or what `fill` throws
+ */
 export async function fillDurably(path: string, fill: (file: FileHandle) => Promise<void>): Promise<void> {
   const temporary = temporaryName(path);
   try {
@@ -47,7 +55,7 @@ export async function fillDurably(path: string, fill: (file: FileHandle) => Prom
     }
   } catch (error) {
     await rm(temporary, { force: true });
-    throw writeError(path, error);
+    throw isSystemError(error) ? writeError(path, error) : error; // what `fill` met elsewhere stays as it is
   }
   await publish(path);
 }

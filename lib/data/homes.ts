@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { CellcamError } from '../errors';
+import { requireOneOf } from '../options';
 
 /** The folders that the Python original had as constants in its scripts. */
 export interface Homes {
@@ -48,4 +49,16 @@ export function containerPath(trainHome: string, ext: string, size: number): str
     'ERR_FILE_NOT_FOUND',
     `Expected the HDF5 file of the images with ext '${ext}' but there is none; looked at ${places.join(', ')}: make it with cellcam dump`,
   );
+}
+
+/** Where images come from: the HDF5 files of trainHome, or the PNGs of a folder. The names are the Python original's. */
+export type Factory = 'HDF5' | 'None';
+
+/** The folder of PNGs of factory None (by default <trainHome>/images), found; undefined for HDF5. */
+export function pngFolder(
+  { factory, imagesFolder }: { factory?: Factory; imagesFolder?: string },
+  homes: Homes,
+): string | undefined {
+  if (requireOneOf(factory ?? 'HDF5', 'factory', ['HDF5', 'None']) === 'HDF5') return undefined;
+  return findFile(imagesFolder ?? join(homes.trainHome, 'images'), [homes.dataHome], 'folder of images');
 }

@@ -34,3 +34,12 @@ export async function imageIndex(table: LabelTable, o: IndexOptions): Promise<Im
   }
   return index;
 }
+
+/** The index of some images, in the order given. @param rows places in `index` */
+export function selectImages(index: ImageIndex, rows: readonly number[]): ImageIndex {
+  return {
+    ...index,
+    ids: rows.map((row) => index.ids[row]!),
+    source: Int32Array.from(rows, (row) => index.source[row]!),
+  };
+}

@@ -49,15 +49,15 @@ export function pointInside(outline: Outline, share: number, random: RandomStrea
   return { x: outline.x + reach * Math.cos(2 * Math.PI * turn), y: outline.y + reach * Math.sin(2 * Math.PI * turn) };
 }
 
-/** A cell at (x, y) with its nucleus (.40 to .50 of the cell's radius) and nucleoli. Lengths in pixels. */
+/** A cell at (x, y) with its nucleus (.50 to .60 of the cell's radius) and nucleoli. Lengths in pixels. */
 export function randomCell(x: number, y: number, radius: number, random: RandomStream): CellShape {
   const body = irregularOutline(x, y, radius, 0.14, random);
   const offset = 0.12 * radius;
   const [nx, ny] = [x + random.uniform(-offset, offset), y + random.uniform(-offset, offset)];
-  const nucleus = irregularOutline(nx, ny, radius * random.uniform(0.4, 0.5), 0.08, random);
+  const nucleus = irregularOutline(nx, ny, radius * random.uniform(0.5, 0.6), 0.08, random);
   const nucleoli = Array.from({ length: random.integer(2, 3) }, () => ({
     ...pointInside(nucleus, 0.6, random),
-    radius: nucleus.radius * random.uniform(0.22, 0.32),
+    radius: nucleus.radius * random.uniform(0.2, 0.27),
   }));
   const brightness = Math.min(1.5, Math.max(0.6, Math.exp(0.16 * random.normal())));
   return { body, nucleus, nucleoli, brightness };

@@ -51,7 +51,7 @@ function pathsOf(folder: string): Paths {
 
 async function makeData(o: DemoOptions, paths: Paths): Promise<DemoSet> {
   o.log('1/4 drawing synthetic fields');
-  const set = await generateFields({ folder: paths.folder, fields: o.fields ?? 120, size: SIZE, seed: o.seed ?? 1, signal: o.signal });
+  const set = await generateFields({ folder: paths.folder, fields: o.fields ?? 150, size: SIZE, seed: o.seed ?? 1, signal: o.signal });
   o.log('2/4 dumping them to HDF5');
   const { failed } = await dumpImages({
     imagesFolder: join(paths.folder, 'images'),
@@ -75,7 +75,7 @@ function trainOptions(o: DemoOptions, paths: Paths): TrainOptions {
     imageSize: SIZE,
     cropSize: SIZE,
     folds: requireInteger(o.folds ?? 2, 'folds', 2, 10),
-    epochs: o.epochs ?? 25,
+    epochs: o.epochs ?? 24,
     batchSize: 8,
     lr: 2e-3,
     schedule: 'cosine',

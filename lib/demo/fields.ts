@@ -17,7 +17,7 @@ export { DEMO_SPEC } from './plan';
 export interface FieldOptions {
   /** Where to write; created if absent. */
   folder: string;
-  /** How many fields, at least 1. Default 120. */
+  /** How many fields, at least 1. Default 150. */
   fields?: number;
   /** Side of a field in pixels, at least 48. Default 192. */
   size?: number;
@@ -114,7 +114,7 @@ function emptySet(folder: string): DemoSet {
  */
 export async function generateFields(options: FieldOptions): Promise<DemoSet> {
   const set = emptySet(requireString(options.folder, 'folder'));
-  const count = requireInteger(options.fields ?? 120, 'fields', 1);
+  const count = requireInteger(options.fields ?? 150, 'fields', 1);
   const size = requireInteger(options.size ?? 192, 'size', 48, 4096);
   const seed = requireInteger(options.seed ?? 0, 'seed', 0, 2 ** 32 - 1);
   const signal = requireSignal(options.signal);

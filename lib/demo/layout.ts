@@ -13,7 +13,8 @@ export interface FieldLayout {
   fromNucleus: Float32Array;
 }
 
-const GAP = 1.12; // cells keep a little distance, so that every outline can be seen
+// Cells keep their distance: a pixel of an activation map is 32 pixels of the field, as much as half a cell.
+const GAP = 1.4;
 const TRIES = 60;
 
 /** Every pixel of the box around a cell, with its distance as a share of the outline. */
@@ -46,7 +47,7 @@ function place(cell: CellShape, layout: FieldLayout): void {
   }
 }
 
-/** 4 to 10 cells of radius .11 to .16 of the side that do not overlap; a few are cut by the border, none by more than a half. */
+/** 4 to 7 cells of radius .12 to .165 of the side that do not overlap; a few are cut by the border, none by more than a half. */
 export function randomLayout(size: number, random: RandomStream): FieldLayout {
   const pixels = size * size;
   const layout: FieldLayout = {
@@ -56,10 +57,10 @@ export function randomLayout(size: number, random: RandomStream): FieldLayout {
     fromCell: new Float32Array(pixels).fill(Infinity),
     fromNucleus: new Float32Array(pixels).fill(Infinity),
   };
-  const wanted = random.integer(4, 10);
+  const wanted = random.integer(4, 7);
   for (let tries = 0; layout.cells.length < wanted && (tries < TRIES * wanted || layout.cells.length < 4); tries++) {
     const shrink = Math.min(1, (TRIES * wanted) / tries); // ends the search for the fourth cell in every case
-    const radius = size * random.uniform(0.11, 0.16) * shrink;
+    const radius = size * random.uniform(0.12, 0.165) * shrink;
     const margin = 0.7 * radius;
     const [x, y] = [random.uniform(margin, size - margin), random.uniform(margin, size - margin)];
     if (!isClear(x, y, radius, layout)) continue;

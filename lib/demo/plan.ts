@@ -57,20 +57,13 @@ export function planFields(fields: number, random: RandomStream): FieldPlan[] {
   return random.shuffled(plans);
 }
 
-/** The places of one expressing cell: of two places either one or both, with equal odds. */
-function placesOfCell(places: number[], random: RandomStream): number[] {
-  const pick = random.integer(0, 2);
-  return places.length < 2 || pick === 2 ? places : [places[pick] as number];
-}
-
 /** True labels of every cell of a field, ascending; at least one cell makes the protein unless the plan has no place. */
 export function labelCells(plan: FieldPlan, cells: number, random: RandomStream): number[][] {
   if (plan.places.length === 0) return Array.from({ length: cells }, () => [NEGATIVE]);
   const always = random.integer(0, cells - 1);
   return Array.from({ length: cells }, (_, cell) => {
     const makesIt = random.chance(plan.expressing) || cell === always;
-    const places = placesOfCell(plan.places, random);
-    return makesIt ? [...places].sort((a, b) => a - b) : [NEGATIVE];
+    return makesIt ? [...plan.places].sort((a, b) => a - b) : [NEGATIVE];
   });
 }
 

@@ -14,7 +14,7 @@ function line(distance: number): number {
 }
 
 const PATTERNS: Partial<Record<number, Pattern>> = {
-  [PLACE.nucleoplasm]: (_cell, fromNucleus, _fromCell, grain) => (fromNucleus < 0.97 ? 0.5 * (1 + 0.2 * grain) : 0),
+  [PLACE.nucleoplasm]: (_cell, fromNucleus, _fromCell, grain) => (fromNucleus < 0.97 ? 0.42 * (1 + 0.2 * grain) : 0),
   [PLACE.nuclearMembrane]: (cell, fromNucleus, _fromCell, grain) =>
     0.85 * line((fromNucleus - 1) * cell.nucleus.radius) * (1 + 0.15 * grain) + (fromNucleus < 1 ? 0.07 : 0),
   [PLACE.plasmaMembrane]: (cell, _fromNucleus, fromCell, grain) =>
@@ -39,7 +39,7 @@ function drawVesicles(plane: Plane, cell: CellShape, expression: number, random:
 
 /** Punctate places are drawn spot by spot, the others pixel by pixel. */
 function drawSpots(plane: Plane, cell: CellShape, places: number[], expression: number, random: RandomStream): void {
-  if (places.includes(PLACE.nucleoli)) drawNucleoli(plane, cell, 1.1 * expression);
+  if (places.includes(PLACE.nucleoli)) drawNucleoli(plane, cell, 1.6 * expression);
   else if (places.includes(PLACE.nucleoplasm)) drawNucleoli(plane, cell, -0.4 * expression);
   if (places.includes(PLACE.vesicles)) drawVesicles(plane, cell, expression, random);
 }

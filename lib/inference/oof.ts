@@ -5,9 +5,9 @@ import { oofHeader, oofRow } from '../cells/oof_rows';
 import { HPA, datasetSpec, type DatasetSpec } from '../data/dataset_spec';
 import { fillDurably } from '../data/durable';
 import { FieldReader } from '../data/field_reader';
-import { findFile, resolveHomes, type Homes } from '../data/homes';
+import { findFile, pngFolder, resolveHomes, type Factory, type Homes } from '../data/homes';
 import { imageIndex } from '../data/image_index';
-import { readLabels, readSizes, type LabelTable } from '../data/labels';
+import { readLabels, readSizes, selectRows, type LabelTable } from '../data/labels';
 import type { ImageIndex } from '../data/loader';
 import { findMask, readLabelMask } from '../data/png';
 import { CellcamError, messageOf } from '../errors';
@@ -22,7 +22,7 @@ import {
   type Precision,
 } from '../options';
 import { modelName, modelNameOf } from '../training/stages';
-import { foldTables, splitFold } from '../training/train_folds';
+import { foldTables, splitFold, type FoldedTable } from '../training/train_folds';
 import { Predictor } from './predictor';
 
 export interface OofProgress {
@@ -50,6 +50,9 @@ export interface OofOptions extends Partial<Homes> {
   batchSize?: number;
   imageSize?: number;
   cropSize?: number;
+  /** HDF5 (default), or None to read the PNGs of `imagesFolder`. */
+  factory?: Factory;
+  /** For factory None. Default: <trainHome>/images. */
   imagesFolder?: string;
   device?: Device;
   precision?: Precision;
@@ -100,16 +103,20 @@ async function oofPlan(o: OofOptions) {
   const table =
     fold === 0
       ? readLabels(labelsFile, { spec })
-      : splitFold(foldTables({ labelsFile, folds, seed, spec }), fold).valid;
+      : validationImages(foldTables({ labelsFile, folds, seed, spec }), fold);
   const sizes = readSizes(metadata);
   checkEach(table, sizes, metadata, masks);
   const index = await imageIndex(table, {
     trainHome: homes.trainHome,
-    imagesFolder: o.imagesFolder,
+    imagesFolder: pngFolder(o, homes),
     size: imageSize,
     spec,
   });
   return { homes, spec, folds, fold, imageSize, masks, weights, table, sizes, index };
+}
+
+function validationImages(folded: FoldedTable, fold: number): LabelTable {
+  return selectRows(folded.table, splitFold(folded, fold).valid);
 }
 
 function checkEach(table: LabelTable, sizes: Sizes, metadata: string, masks: string): void {
@@ -163,6 +170,7 @@ async function cellsOf(plan: Plan, row: number, logits: Float32Array, maps: NdAr
 
 async function predictAll(
   plan: Plan,
+  predictor: Predictor,
   o: OofOptions,
   write: (rows: string) => Promise<unknown>,
 ): Promise<Omit<OofResult, 'path'>> {
@@ -170,13 +178,6 @@ async function predictAll(
   const batch = requireInteger(o.batchSize ?? 32, 'batchSize', 1, 4096);
   const total = plan.table.ids.length;
   const result = { images: total, cells: 0, withoutCells: [] as string[] };
-  const predictor = await Predictor.create({
-    backbone: o.backbone ?? 'seresnext50_32x4d',
-    weights: plan.weights,
-    device: o.device,
-    precision: o.precision,
-    spec: plan.spec,
-  });
   const reader = await FieldReader.open(plan.index);
   try {
     for (let first = 0; first < total; first += batch) {
@@ -195,7 +196,6 @@ async function predictAll(
     return result;
   } finally {
     reader.close();
-    predictor.dispose();
   }
 }
 
@@ -221,11 +221,18 @@ export async function generateOof(o: OofOptions): Promise<OofResult> {
   const name = modelNameOf(plan.weights[0]!) ?? own;
   const folder = join(plan.homes.home, o.oofFolder ?? 'oof', name);
   const path = join(folder, plan.fold === 0 ? 'holdout.csv' : `oof_${plan.fold}.csv`);
+  using predictor = await Predictor.create({
+    backbone: o.backbone ?? 'seresnext50_32x4d',
+    weights: plan.weights,
+    device: o.device,
+    precision: o.precision,
+    spec: plan.spec,
+  });
   if (!existsSync(folder)) mkdirSync(folder, { recursive: true });
   let result: Omit<OofResult, 'path'> | undefined;
   await fillDurably(path, async (file) => {
     await file.write(oofHeader(plan.spec));
-    result = await predictAll(plan, o, (rows) => file.write(rows));
+    result = await predictAll(plan, predictor, o, (rows) => file.write(rows));
   });
   return { path, ...result! };
 }

@@ -1,12 +1,13 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { stringify } from 'csv-stringify/sync';
 import { HPA, datasetSpec, type DatasetSpec } from '../data/dataset_spec';
 import { writeDurably } from '../data/durable';
-import { findFile, resolveHomes, type Homes } from '../data/homes';
-import { imageIndex } from '../data/image_index';
+import { findFile, pngFolder, resolveHomes, type Factory, type Homes } from '../data/homes';
+import { imageIndex, selectImages } from '../data/image_index';
 import { concatTables, readLabels, selectRows, type LabelTable } from '../data/labels';
+import type { ImageIndex } from '../data/loader';
 import { CellcamError } from '../errors';
 import { stratifiedFolds } from '../folds/stratification';
 import { PuzzleCam } from '../model/puzzle_cam';
@@ -41,7 +42,7 @@ export interface TrainOptions extends Partial<Homes> {
   /** A second table whose images are added to every fold's parts (stage 2). */
   additionalLabelsFile?: string;
   /** HDF5 (default), or None to read the PNGs of `imagesFolder`. */
-  factory?: 'HDF5' | 'None';
+  factory?: Factory;
   /** For factory None. Default: <trainHome>/images. */
   imagesFolder?: string;
   mtype?: 'siamese';
@@ -90,7 +91,6 @@ function trainPlan(o: TrainOptions) {
   }
   const device = requireDevice(o.device ?? 'auto');
   const precision = requirePrecision(o.precision ?? 'auto');
-  const factory = requireOneOf(o.factory ?? 'HDF5', 'factory', ['HDF5', 'None'] as const);
   const find = (file: string): string =>
     findFile(requireString(file, 'labelsFile'), [homes.dataHome], 'table of labels');
   return {
@@ -102,7 +102,7 @@ function trainPlan(o: TrainOptions) {
     precision,
     labelsFile: find(o.labelsFile ?? 'train_cleaned_default_external.csv'),
     additionalLabelsFile: o.additionalLabelsFile === undefined ? undefined : find(o.additionalLabelsFile),
-    imagesFolder: factory === 'None' ? (o.imagesFolder ?? join(homes.trainHome, 'images')) : undefined,
+    imagesFolder: pngFolder(o, homes),
     mtype: requireOneOf(o.mtype ?? 'siamese', 'mtype', ['siamese'] as const),
     backbone: requireString(o.backbone ?? 'seresnext50_32x4d', 'backbone'),
     gamma: requireNumber(o.gamma ?? 0.5, 'gamma', 0),
@@ -162,18 +162,9 @@ export function foldTables(o: {
 }
 
 /** The rows that a fold trains on and those that it validates on. */
-export function splitFold({ table, fold }: FoldedTable, k: number): { train: LabelTable; valid: LabelTable } {
+export function splitFold({ fold }: FoldedTable, k: number): { train: number[]; valid: number[] } {
   const rows = Array.from(fold.keys());
-  return {
-    train: selectRows(
-      table,
-      rows.filter((row) => fold[row] !== k),
-    ),
-    valid: selectRows(
-      table,
-      rows.filter((row) => fold[row] === k),
-    ),
-  };
+  return { train: rows.filter((row) => fold[row] !== k), valid: rows.filter((row) => fold[row] === k) };
 }
 
 async function startModel(plan: Plan, name: string, fold: number): Promise<PuzzleCam> {
@@ -189,16 +180,17 @@ async function startModel(plan: Plan, name: string, fold: number): Promise<Puzzl
   });
 }
 
-async function trainFold(plan: Plan, folded: FoldedTable, name: string, fold: number): Promise<SnapshotFiles> {
-  const { train, valid } = splitFold(folded, fold);
+async function trainFold(
+  plan: Plan,
+  folded: FoldedTable,
+  images: ImageIndex,
+  name: string,
+  fold: number,
+): Promise<SnapshotFiles> {
+  const rows = splitFold(folded, fold);
+  const [train, valid] = [selectRows(folded.table, rows.train), selectRows(folded.table, rows.valid)];
   const files = snapshotFiles(plan.homes.home, name, fold, plan.stage);
   plan.onEvent({ kind: 'fold', fold, train: train.ids.length, valid: valid.ids.length, folder: files.folder });
-  const index = await imageIndex(concatTables(train, valid), {
-    trainHome: plan.homes.trainHome,
-    imagesFolder: plan.imagesFolder,
-    size: plan.imageSize,
-    spec: plan.spec,
-  });
   const { backbone, stage, seed, lr, schedule, epochs, batch, gamma } = plan;
   const model = await startModel(plan, name, fold);
   const run = new FoldRun({
@@ -220,7 +212,7 @@ async function trainFold(plan: Plan, folded: FoldedTable, name: string, fold: nu
     model,
     train,
     valid,
-    index,
+    index: selectImages(images, [...rows.train, ...rows.valid]),
     files,
     workers: plan.workers,
     signal: plan.signal,
@@ -237,9 +229,24 @@ async function trainFold(plan: Plan, folded: FoldedTable, name: string, fold: nu
   }
 }
 
-async function writeFolds(path: string, { table, fold }: FoldedTable): Promise<void> {
+/** Writes which fold validates each image; refuses to change that under a run that has begun. */
+async function writeFolds(plan: Plan, name: string, { table, fold }: FoldedTable): Promise<void> {
+  const { home } = plan.homes;
+  const path = join(home, 'models', name, `folds_${plan.stage}.csv`);
   const rows = table.ids.map((id, row) => [id, table.ext[row], fold[row]]);
-  await writeDurably(path, stringify([['ID', 'ext', 'fold'], ...rows]));
+  const text = stringify([['ID', 'ext', 'fold'], ...rows]);
+  const written = existsSync(path) ? readFileSync(path, 'utf8') : undefined;
+  if (written === text) return;
+  const folds = Array.from({ length: plan.folds }, (_, i) => snapshotFiles(home, name, i + 1, plan.stage));
+  if (written !== undefined && folds.some(({ last }) => existsSync(last))) {
+    throw new CellcamError(
+      'ERR_TRAINING',
+      `Expected the split of ${path} but ${table.path} with seed ${plan.seed} gives another: ` +
+        'use the same table and options, another --stage, or remove the folder',
+    );
+  }
+  mkdirSync(dirname(path), { recursive: true });
+  await writeDurably(path, text);
 }
 
 /**
@@ -252,11 +259,10 @@ export async function trainFolds(options: TrainOptions): Promise<SnapshotFiles[]
   const plan = trainPlan(options);
   const folded = foldTables(plan);
   const name = modelName({ ...plan });
-  const root = join(plan.homes.home, 'models', name);
-  mkdirSync(root, { recursive: true });
-  await writeFolds(join(root, `folds_${plan.stage}.csv`), folded);
+  const images = await imageIndex(folded.table, { ...plan, trainHome: plan.homes.trainHome, size: plan.imageSize });
+  await writeFolds(plan, name, folded);
   const done: SnapshotFiles[] = [];
   for (let fold = Math.max(1, plan.resumeFold); fold <= plan.folds; fold++)
-    done.push(await trainFold(plan, folded, name, fold));
+    done.push(await trainFold(plan, folded, images, name, fold));
   return done;
 }

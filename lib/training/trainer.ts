@@ -127,6 +127,15 @@ export class Trainer {
     const signal = requireSignal(o.signal);
     const steps = Math.ceil(fed.targets.shape[0]! / fed.batch);
     const stop = (): void => this.#handle.stop();
+    let thrown: { error: unknown } | undefined;
+    const onProgress = (p: StepProgress): void => {
+      try {
+        o.onProgress?.(p);
+      } catch (error) {
+        thrown ??= { error };
+        stop();
+      }
+    };
     const run = nativeAsync(() =>
       this.#handle.runEpoch(
         fed.feed.queue,
@@ -144,12 +153,14 @@ export class Trainer {
           reportEvery: requireInteger(o.reportEvery ?? 20, 'reportEvery', 1),
         },
         fed.start ?? null,
-        o.onProgress ?? (() => undefined),
+        onProgress,
       ),
     );
     signal?.addEventListener('abort', stop, { once: true });
     if (signal?.aborted) stop();
-    return run.finally(() => signal?.removeEventListener('abort', stop));
+    const tally = await run.finally(() => signal?.removeEventListener('abort', stop));
+    if (thrown) throw thrown.error;
+    return tally;
   }
 
   async #overBatches(

@@ -88,7 +88,12 @@ void post(const Napi::ThreadSafeFunction& messages, Message message) {
   auto* owned = new Message(std::move(message));
   const auto deliver = [](Napi::Env env, Napi::Function, Message* m) {
     const std::unique_ptr<Message> guard(m);
-    if (env != nullptr) (*m)(env);
+    if (env == nullptr) return;
+    try {
+      (*m)(env);
+    } catch (const Napi::Error& e) {
+      napi_fatal_exception(env, e.Value());  // does nothing in an environment that is being taken down
+    }
   };
   if (messages.BlockingCall(owned, deliver) != napi_ok) delete owned;
 }

@@ -22,6 +22,11 @@ struct Register {
   Register(std::string name, std::function<void()> body) { all().push_back({std::move(name), std::move(body)}); }
 };
 
+// Thrown by a test that cannot run here; what() says why.
+struct Skipped : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 inline void check(bool holds, const std::string& what) {
   if (!holds) throw std::runtime_error(what);
 }

@@ -11,10 +11,15 @@ inline torch::nn::Conv2d conv(std::int64_t in, std::int64_t out, std::int64_t ke
       torch::nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).groups(groups).bias(false));
 }
 
-// A block whose output is added to its input. Starting the last norm at zero makes it begin as the identity (arXiv 1706.02677).
-class ResidualBlock : public torch::nn::Module {
+// A part of a backbone, from one tensor to one.
+class Layer : public torch::nn::Module {
  public:
   virtual torch::Tensor forward(const torch::Tensor& x) = 0;
+};
+
+// A block whose output is added to its input. Starting the last norm at zero makes it begin as the identity (arXiv 1706.02677).
+class ResidualBlock : public Layer {
+ public:
   virtual torch::nn::BatchNorm2d last_norm() const = 0;
 };
 

@@ -1,0 +1,40 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { join } from 'node:path';
+
+const MAIN = join(__dirname, '..', '..', 'dist', 'cli', 'main.js');
+
+export interface Ended {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface RunOptions {
+  cwd?: string;
+  env?: NodeJS.ProcessEnv;
+  /** Called for every line of its output; may kill it. */
+  onLine?: (line: string, child: ChildProcess) => void;
+}
+
+/** Runs a Node program to its end. */
+export function runNode(args: string[], o: RunOptions = {}): Promise<Ended> {
+  const child = spawn(process.execPath, args, { cwd: o.cwd, env: { ...process.env, ...o.env } });
+  let [stdout, stderr, pending] = ['', '', ''];
+  child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+  child.stdout.on('data', (chunk: Buffer) => {
+    stdout += chunk.toString();
+    const lines = (pending + chunk.toString()).split('\n');
+    pending = lines.pop()!;
+    for (const line of lines) o.onLine?.(line, child);
+  });
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr }));
+  });
+}
+
+/** Runs the command line as a user would. */
+export function cellcam(args: string[], o: RunOptions = {}): Promise<Ended> {
+  return runNode([MAIN, ...args], o);
+}
