@@ -20,8 +20,8 @@ export function numeric(flags: string, description: string, fallback?: number): 
 }
 
 /** 'None', as Python's command lines write it, means nothing. */
-export function orNothing(text: string): string | undefined {
-  return text === 'None' || text === 'none' ? undefined : text;
+export function orNothing(text: string | null | undefined): string | undefined {
+  return text === 'None' || text === 'none' ? undefined : (text ?? undefined);
 }
 
 export function specOf(path: string | undefined): DatasetSpec {

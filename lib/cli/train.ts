@@ -48,7 +48,15 @@ function show(progress: Progress, event: TrainEvent): void {
 async function run({ spec, json, ...o }: TrainArguments, signal: AbortSignal): Promise<void> {
   const progress = new Progress({ json });
   try {
-    await trainFolds({ ...o, spec: specOf(spec), signal, onEvent: (event) => show(progress, event) });
+    await trainFolds({
+      ...o,
+      additionalLabelsFile: orNothing(o.additionalLabelsFile),
+      pretrainedStage: orNothing(o.pretrainedStage),
+      pretrained: orNothing(o.pretrained),
+      spec: specOf(spec),
+      signal,
+      onEvent: (event) => show(progress, event),
+    });
   } finally {
     progress.end();
   }
@@ -58,7 +66,7 @@ export function trainCommand(signal: AbortSignal): Command {
   const command = new Command('train')
     .description('train one model a fold on image-level labels')
     .option('--labels-file <file>', 'table of labels, in the data home', 'train_cleaned_default_external.csv')
-    .addOption(new Option('--additional-labels-file <file>', 'a second table, split by itself').argParser(orNothing))
+    .option('--additional-labels-file <file>', 'a second table, split by itself', 'None')
     .addOption(new Option('--factory <factory>', 'where images come from').choices(['HDF5', 'None']).default('HDF5'))
     .option('--images-folder <folder>', 'PNGs for --factory None (default: <train-home>/images)')
     .addOption(new Option('--mtype <type>', 'kind of model').choices(['siamese']).default('siamese'))
@@ -71,8 +79,8 @@ export function trainCommand(signal: AbortSignal): Command {
     .addOption(numeric('--workers <threads>', 'loader threads (default: 8, at most one a core)'))
     .addOption(numeric('--resume-fold <fold>', 'skip the folds below', 0))
     .option('--stage <name>', 'name of this stage', 'stage1')
-    .addOption(new Option('--pretrained-stage <name>', "start from this stage's best weights").argParser(orNothing))
-    .addOption(new Option('--pretrained <file>', 'start from a weights file').argParser(orNothing))
+    .option('--pretrained-stage <name>', "start from this stage's best weights", 'None')
+    .option('--pretrained <file>', 'start from a weights file', 'None')
     .addOption(numeric('--folds <number>', 'folds', 4))
     .addOption(numeric('--image-size <pixels>', 'side of the stored images', 512))
     .addOption(numeric('--crop-size <pixels>', 'side of the random crop (default: 384, at most the image)'))
