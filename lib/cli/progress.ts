@@ -6,8 +6,9 @@ export class Progress {
   readonly #bar: SingleBar | undefined;
   #title = '';
   #started = 0;
-  #first = 0;
   #shown = 0;
+  /** When there was last something to tell: the work that is told next began then. */
+  #last = Date.now();
 
   constructor(o: { json?: boolean }) {
     this.#json = o.json ?? false;
@@ -19,9 +20,10 @@ export class Progress {
 
   /** Says how far the work called `title` is. */
   update(title: string, done: number, total: number, unit: string, note = ''): void {
-    if (title !== this.#title) this.#begin(title, done, total);
-    const seconds = (Date.now() - this.#started) / 1000;
-    const rate = seconds > 0 ? (done - this.#first) / seconds : 0;
+    if (title !== this.#title) this.#begin(title, total);
+    this.#last = Date.now();
+    const seconds = (this.#last - this.#started) / 1000;
+    const rate = seconds > 0 ? done / seconds : 0;
     const left = rate > 0 ? duration((total - done) / rate) : '?';
     if (this.#bar) return this.#bar.update(done, { title, unit, rate: rate.toFixed(1), left, note });
     if (done < total && Date.now() - this.#shown < 5000) return;
@@ -30,13 +32,12 @@ export class Progress {
     else console.error(`${title}: ${done}/${total} ${unit}, ${rate.toFixed(1)}/s, ${left} left ${note}`.trimEnd());
   }
 
-  #begin(title: string, done: number, total: number): void {
+  #begin(title: string, total: number): void {
     this.#bar?.stop();
     this.#title = title;
-    this.#started = Date.now();
-    this.#first = done;
-    this.#shown = Date.now();
-    this.#bar?.start(total, done, { title, unit: '', rate: '?', left: '?', note: '' });
+    this.#started = this.#last;
+    this.#shown = this.#last;
+    this.#bar?.start(total, 0, { title, unit: '', rate: '?', left: '?', note: '' });
   }
 
   /** A line that stays: the text for people, the event for machines. */
@@ -53,6 +54,7 @@ export class Progress {
   end(): void {
     this.#bar?.stop();
     this.#title = '';
+    this.#last = Date.now();
   }
 }
 
