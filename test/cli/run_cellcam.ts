@@ -13,13 +13,18 @@ export interface Ended {
 export interface RunOptions {
   cwd?: string;
   env?: NodeJS.ProcessEnv;
+  /** Files may not grow beyond so many bytes: writing more fails as on a full disk. */
+  largestFile?: number;
   /** Called for every line of its output; may kill it. */
   onLine?: (line: string, child: ChildProcess) => void;
 }
 
 /** Runs a Node program to its end. */
 export function runNode(args: string[], o: RunOptions = {}): Promise<Ended> {
-  const child = spawn(process.execPath, args, { cwd: o.cwd, env: { ...process.env, ...o.env } });
+  const node = [process.execPath, ...args];
+  const limited = ['bash', '-c', `ulimit -f ${Math.ceil((o.largestFile ?? 0) / 1024)} && exec "$0" "$@"`, ...node];
+  const [program, ...rest] = o.largestFile === undefined ? node : limited;
+  const child = spawn(program!, rest, { cwd: o.cwd, env: { ...process.env, ...o.env } });
   let [stdout, stderr, pending] = ['', '', ''];
   child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
   child.stdout.on('data', (chunk: Buffer) => {

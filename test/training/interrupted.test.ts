@@ -1,6 +1,6 @@
 // Training that is killed, interrupted or left behind, by real signals to real processes.
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readState } from '../../dist/training/snapshots';
@@ -38,9 +38,10 @@ function digest(stage: string): string {
 }
 
 /** Trains fold 2; `signal` is sent in the middle of the second epoch, some steps after the first one's end. */
-function train(stage: string, signal?: NodeJS.Signals): Promise<Ended> {
+function train(stage: string, signal?: NodeJS.Signals, largestFile?: number): Promise<Ended> {
   const args = [...small.args, '--epochs', `${EPOCHS}`, '--batch_size', '2', '--resume_fold', '2', '--stage', stage];
   return cellcam(['train', ...args, '--json'], {
+    largestFile,
     onLine: (line, child) => {
       if (signal && line.includes('"event":"epoch"')) setTimeout(() => child.kill(signal), 250);
     },
@@ -69,6 +70,17 @@ test.each([
   expect(await epochsDone(stage)).toEqual({ epoch: 1, tally: true });
   expect(await train(stage)).toMatchObject({ code: 0 });
   expect(digest(stage)).toBe(straight);
+});
+
+test('a disk that is full when the state is saved: one line, nothing half-written, and later the same bits', async () => {
+  expect(await train('diskfull', 'SIGKILL')).toMatchObject({ signal: 'SIGKILL' });
+  const ended = await train('diskfull', undefined, 100e6); // the weights have 45 MB, the state 134 MB
+  expect(ended).toMatchObject({ code: 1, signal: null });
+  expect(ended.stderr.trim()).toMatch(/^cellcam: could not write .*last\.safetensors: EFBIG.*$/);
+  expect(readdirSync(snapshots('diskfull')).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+  expect(await epochsDone('diskfull')).toEqual({ epoch: 1, tally: false });
+  expect(await train('diskfull')).toMatchObject({ code: 0 });
+  expect(digest('diskfull')).toBe(straight);
 });
 
 test('a process may exit in the middle of training', async () => {
