@@ -53,7 +53,7 @@
     {
       'target_name': 'cellcam',
       'dependencies': ['cellcam_core'],
-      'sources': ['<!@(node scripts/libtorch.mjs binding)'],
+      'sources': ['<!@(node scripts/libtorch.mjs addon)'],
       'defines': ['NAPI_VERSION=8', 'NAPI_CPP_EXCEPTIONS', 'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS'],
       'include_dirs': ['<!(node -p "require(\'node-addon-api\').include_dir")'],
       'cflags_cc': ['-fvisibility=hidden'],

@@ -5,7 +5,7 @@ export { dumpImages, type DumpOptions, type DumpProgress, type DumpResult } from
 export { readLabels, type LabelTable } from './data/labels';
 export { resizeImage } from './data/resize';
 export type { DType, TensorData, Weights, WeightTensor } from './data/weights/tensors';
-export { readWeights, writeWeights } from './data/weights/weights';
+export { listWeights, readWeights, writeWeights, type ReadOptions, type TensorOutline } from './data/weights/weights';
 export { stratifiedFolds } from './folds/stratification';
 export { f1Samples } from './metrics/f1';
 export { averagePrecision, meanAveragePrecision } from './metrics/average_precision';

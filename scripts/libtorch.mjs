@@ -3,8 +3,8 @@
 //   node scripts/libtorch.mjs locate     prints the folder, without fetching
 //   node scripts/libtorch.mjs fetch      prints the folder, fetching it where needed
 //   node scripts/libtorch.mjs libraries  prints what to link, for binding.gyp
-//   node scripts/libtorch.mjs core       prints the C++ sources that know nothing of Node, for binding.gyp
-//   node scripts/libtorch.mjs binding    prints those that do, for binding.gyp
+//   node scripts/libtorch.mjs core       prints the C++ sources of the core's archive, for binding.gyp
+//   node scripts/libtorch.mjs addon      prints the others: those that know Node, and the backbones, for binding.gyp
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, realpathSync } from 'node:fs';
 import path from 'node:path';
@@ -183,7 +183,8 @@ function librariesIn(dir) {
 }
 
 /** The folder of the sources that need Node's headers. */
-const BINDING = 'native/binding/';
+// A linker takes from an archive only what is referred to by symbol: nothing refers to a backbone, which registers itself.
+const inAddon = (file) => /^native\/(binding|model\/backbones)\//.test(file);
 
 const slashes = (file) => file.replaceAll('\\', '/');
 
@@ -191,8 +192,8 @@ const COMMANDS = {
   locate: async () => [slashes(locateLibtorch().dir)],
   fetch: async () => [slashes((await ensureLibtorch()).dir)],
   libraries: async () => librariesIn((await ensureLibtorch()).dir),
-  core: async () => nativeSources().filter((file) => !file.startsWith(BINDING)),
-  binding: async () => nativeSources().filter((file) => file.startsWith(BINDING)),
+  core: async () => nativeSources().filter((file) => !inAddon(file)),
+  addon: async () => nativeSources().filter(inAddon),
 };
 
 async function main([name = 'locate', flag]) {

@@ -33,6 +33,31 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   return out;
 }
 
+// (batch, size) to a promise of what is known of every backbone.
+Napi::Value list_backbones(const Napi::CallbackInfo& info) {
+  const std::int64_t batch = info[0].As<Napi::Number>().Int64Value(), size = info[1].As<Napi::Number>().Int64Value();
+  return run_job(info.Env(), [batch, size]() -> Result {
+    std::vector<model::TrainingMemory> memory;
+    for (const auto& backbone : model::backbones()) memory.push_back(model::training_memory(backbone, batch, size));
+    return [memory](Napi::Env env) -> Napi::Value {
+      auto list = Napi::Array::New(env);
+      for (std::uint32_t i = 0; i < memory.size(); ++i) {
+        const model::BackboneInfo& known = model::backbones()[i];
+        auto entry = Napi::Object::New(env);
+        entry.Set("name", known.name);
+        entry.Set("parameters", static_cast<double>(memory[i].parameters));
+        entry.Set("outChannels", static_cast<double>(known.out_channels));
+        entry.Set("outputStride", static_cast<double>(known.output_stride));
+        entry.Set("trainingBytes", memory[i].bytes);
+        entry.Set("stem", known.stem);
+        entry.Set("pretrained", known.pretrained);
+        list.Set(i, entry);
+      }
+      return list;
+    };
+  });
+}
+
 Napi::Value set_threads(const Napi::CallbackInfo& info) {
   at::set_num_threads(info[0].As<Napi::Number>().Int32Value());
   return info.Env().Undefined();
@@ -57,6 +82,7 @@ Napi::Value resolve(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("describe", Napi::Function::New(env, describe));
+  exports.Set("listBackbones", Napi::Function::New(env, list_backbones));
   exports.Set("setThreads", Napi::Function::New(env, set_threads));
   exports.Set("finishRuns", Napi::Function::New(env, finish_runs));
   exports.Set("resolve", Napi::Function::New(env, resolve));

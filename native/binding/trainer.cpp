@@ -84,6 +84,10 @@ struct Run {
   std::unique_ptr<RunningThread> thread;
 };
 
+// An environment that is taken down frees `messages`, so the thread that uses it must have ended before: hooks run in the
+// reverse of the order in which they were added, and the function's own was there first.
+void finish_run(void* run) { static_cast<Run*>(run)->thread->finish(); }
+
 void post(const Napi::ThreadSafeFunction& messages, Message message) {
   auto* owned = new Message(std::move(message));
   const auto deliver = [](Napi::Env env, Napi::Function, Message* m) {
@@ -171,6 +175,7 @@ class TrainerObject : public Napi::ObjectWrap<TrainerObject> {
     const auto settle = [run, deferred, progress, keep](const std::exception_ptr& error, const EpochTally& tally) {
       return [=](Napi::Env e) {
         run->thread->join();
+        napi_remove_env_cleanup_hook(e, finish_run, run.get());
         run->thread.reset();
         progress->Reset();
         keep->Reset();
@@ -185,6 +190,7 @@ class TrainerObject : public Napi::ObjectWrap<TrainerObject> {
                                                     trainer->cancel();
                                                     queue->close();
                                                   });
+    napi_add_env_cleanup_hook(env, finish_run, run.get());
     return deferred.Promise();
   }
 

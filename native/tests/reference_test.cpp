@@ -45,6 +45,8 @@ const std::vector<BlockCase>& block_cases() {
   static const std::vector<BlockCase> all = {
       {"seresnext_down", "seresnext50_32x4d", "cnn1.mfeatures.layer2.0", {3, 256, 8, 8}},
       {"resnet_basic", "resnet18", "cnn1.mfeatures.layer2.0", {3, 64, 8, 8}},
+      {"csp_stage", "cspresnext50", "cnn1.mfeatures.stages.1", {3, 256, 8, 8}},
+      {"regnet_down", "regnety_064", "cnn1.mfeatures.s1.b1", {3, 32, 8, 8}},
   };
   return all;
 }

@@ -20,11 +20,18 @@ interface Entry {
   end: number;
 }
 
-function refuse(path: string, rule: string): never {
+function refuseSafetensors(path: string, rule: string): never {
   throw new CellcamError('ERR_WEIGHTS', `Expected a safetensors file in ${path} but ${rule}`);
 }
 
-async function readExactly(file: FileHandle, buffer: Uint8Array, position: number, path: string): Promise<void> {
+/** Fills a buffer from a place in a file; `refuse` says that the file ends before. */
+export async function readExactly(
+  file: FileHandle,
+  buffer: Uint8Array,
+  position: number,
+  path: string,
+  refuse: (path: string, rule: string) => never = refuseSafetensors,
+): Promise<void> {
   let done = 0;
   while (done < buffer.byteLength) {
     const length = Math.min(buffer.byteLength - done, WRITE_CHUNK);
@@ -39,10 +46,10 @@ function parseJson(text: string, path: string): Record<string, unknown> {
   try {
     parsed = JSON.parse(text);
   } catch (error) {
-    refuse(path, `its header is not JSON: ${messageOf(error)}`);
+    refuseSafetensors(path, `its header is not JSON: ${messageOf(error)}`);
   }
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed))
-    refuse(path, 'its header is not an object');
+    refuseSafetensors(path, 'its header is not an object');
   return parsed as Record<string, unknown>;
 }
 
@@ -51,16 +58,16 @@ const BY_TAG = new Map<unknown, DType>(Object.entries(KINDS).map(([dtype, kind])
 function parseEntry(name: string, value: unknown, dataBytes: number, path: string): Entry {
   const { dtype: tag, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
   const dtype = BY_TAG.get(tag);
-  if (dtype === undefined) refuse(path, `tensor ${name} has the unknown dtype ${JSON.stringify(tag)}`);
+  if (dtype === undefined) refuseSafetensors(path, `tensor ${name} has the unknown dtype ${JSON.stringify(tag)}`);
   const count = elements(shape);
-  if (count === undefined) refuse(path, `tensor ${name} has no valid shape`);
+  if (count === undefined) refuseSafetensors(path, `tensor ${name} has no valid shape`);
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every((o) => Number.isSafeInteger(o) && o >= 0)) {
-    refuse(path, `tensor ${name} has no valid data_offsets`);
+    refuseSafetensors(path, `tensor ${name} has no valid data_offsets`);
   }
   const [begin, end] = offsets as [number, number];
-  if (end > dataBytes || begin > end) refuse(path, `tensor ${name} lies outside the file`);
+  if (end > dataBytes || begin > end) refuseSafetensors(path, `tensor ${name} lies outside the file`);
   if (end - begin !== count * KINDS[dtype].bytes)
-    refuse(path, `tensor ${name} has not as many bytes as its shape needs`);
+    refuseSafetensors(path, `tensor ${name} has not as many bytes as its shape needs`);
   return { name, dtype, shape: shape as number[], begin, end };
 }
 
@@ -68,16 +75,17 @@ function parseEntry(name: string, value: unknown, dataBytes: number, path: strin
 function checkCoverage(entries: Entry[], dataBytes: number, path: string): void {
   let position = 0;
   for (const entry of [...entries].sort((a, b) => a.begin - b.begin || a.end - b.end)) {
-    if (entry.begin !== position) refuse(path, `tensor ${entry.name} does not begin where the one before it ends`);
+    if (entry.begin !== position)
+      refuseSafetensors(path, `tensor ${entry.name} does not begin where the one before it ends`);
     position = entry.end;
   }
-  if (position !== dataBytes) refuse(path, `${dataBytes - position} bytes at its end belong to no tensor`);
+  if (position !== dataBytes) refuseSafetensors(path, `${dataBytes - position} bytes at its end belong to no tensor`);
 }
 
 function parseMetadata(value: unknown, path: string): Record<string, string> {
   if (value === undefined) return {};
   const ok = typeof value === 'object' && value !== null && Object.values(value).every((v) => typeof v === 'string');
-  if (!ok) refuse(path, 'its __metadata__ is not a list of texts');
+  if (!ok) refuseSafetensors(path, 'its __metadata__ is not a list of texts');
   return value as Record<string, string>;
 }
 
@@ -89,11 +97,12 @@ interface Header {
 
 async function readHeader(file: FileHandle, path: string): Promise<Header> {
   const { size } = await file.stat();
-  if (size < 8) refuse(path, 'it is shorter than 8 bytes');
+  if (size < 8) refuseSafetensors(path, 'it is shorter than 8 bytes');
   const prefix = Buffer.alloc(8);
   await readExactly(file, prefix, 0, path);
   const headerBytes = Number(prefix.readBigUInt64LE());
-  if (headerBytes > Math.min(MAX_HEADER, size - 8)) refuse(path, `its header is said to have ${headerBytes} bytes`);
+  if (headerBytes > Math.min(MAX_HEADER, size - 8))
+    refuseSafetensors(path, `its header is said to have ${headerBytes} bytes`);
   const text = Buffer.alloc(headerBytes);
   await readExactly(file, text, 8, path);
   const { __metadata__: metadata, ...tensors } = parseJson(text.toString('utf8'), path);
@@ -132,6 +141,16 @@ export async function readSafetensors(path: string): Promise<SafetensorsFile> {
     const tensors = Object.create(null) as Weights;
     for (const entry of header.entries) tensors[entry.name] = await readTensor(file, entry, header.dataStart, path);
     return { tensors, metadata: header.metadata };
+  } finally {
+    await file.close();
+  }
+}
+
+/** Names, dtypes and shapes only. */
+export async function listSafetensors(path: string): Promise<{ name: string; dtype: DType; shape: number[] }[]> {
+  const file = await openWeights(path);
+  try {
+    return (await readHeader(file, path)).entries.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
   } finally {
     await file.close();
   }

@@ -23,11 +23,23 @@ class ResidualBlock : public Layer {
   virtual torch::nn::BatchNorm2d last_norm() const = 0;
 };
 
+// A convolution and its batch norm, named `conv` and `bn`; the activation is its user's.
+class ConvNorm : public Layer {
+ public:
+  ConvNorm(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride = 1, std::int64_t groups = 1);
+  torch::Tensor forward(const torch::Tensor& x) override { return bn_(conv_(x)); }
+  torch::nn::BatchNorm2d norm() const { return bn_; }
+
+ private:
+  torch::nn::Conv2d conv_;
+  torch::nn::BatchNorm2d bn_;
+};
+
 // Squeeze-and-excitation (arXiv 1709.01507): channel weights from the spatial mean.
-class SqueezeExcite : public torch::nn::Module {
+class SqueezeExcite : public Layer {
  public:
   SqueezeExcite(std::int64_t channels, std::int64_t squeezed);
-  torch::Tensor forward(const torch::Tensor& x);
+  torch::Tensor forward(const torch::Tensor& x) override;
 
  private:
   torch::nn::Conv2d fc1_, fc2_;

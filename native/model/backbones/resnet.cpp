@@ -1,4 +1,5 @@
 // ResNet (arXiv 1512.03385), ResNeXt (1611.05431) and SE-ResNeXt (1709.01507), with timm's names of weights.
+#include <ATen/Functions.h>
 #include <torch/nn/modules/container/sequential.h>
 
 #include <array>
@@ -138,20 +139,17 @@ class ResNet : public Backbone {
   std::vector<std::shared_ptr<Block>> blocks_;
 };
 
-BackboneInfo resnet(const std::string& name, const ResNetConfig& config) {
+BackboneInfo resnet(const std::string& name, const std::string& pretrained, const ResNetConfig& config) {
   const std::int64_t out = config.bottleneck ? 2048 : 512;
-  return {name, out, 32, /*channels_last_cpu=*/true, /*channels_last_cuda=*/true,
+  return {name, out, 32, /*channels_last_cpu=*/true, /*channels_last_cuda=*/true, "conv1.weight", pretrained,
           [config](std::int64_t in_channels) { return std::make_shared<ResNet>(config, in_channels); }};
 }
 
+const Registration resnet18(resnet("resnet18", "timm/resnet18.a1_in1k", {{2, 2, 2, 2}, false}));
+const Registration seresnext50(resnet("seresnext50_32x4d", "timm/seresnext50_32x4d.racm_in1k",
+                                      {{3, 4, 6, 3}, true, 32, 4, true}));
+const Registration seresnext101(resnet("gluon_seresnext101_32x4d", "timm/seresnext101_32x4d.gluon_in1k",
+                                       {{3, 4, 23, 3}, true, 32, 4, true}));
+
 }  // namespace
-
-std::vector<BackboneInfo> resnet_family() {
-  return {
-      resnet("resnet18", {{2, 2, 2, 2}, false}),
-      resnet("seresnext50_32x4d", {{3, 4, 6, 3}, true, 32, 4, true}),
-      resnet("gluon_seresnext101_32x4d", {{3, 4, 23, 3}, true, 32, 4, true}),
-  };
-}
-
 }  // namespace cellcam::model
