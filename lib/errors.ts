@@ -10,6 +10,7 @@ export type ErrorCode =
   | 'ERR_TABLE' // a CSV table that cannot be used
   | 'ERR_HDF5' // an HDF5 file that cannot be used
   | 'ERR_WEIGHTS' // a weights or state file that cannot be used
+  | 'ERR_DOWNLOAD' // a file of the network could not be had
   | 'ERR_WRITE' // an output file could not be written
   | 'ERR_TRAINING' // training cannot go on, such as a loss that is not a number
   | 'ERR_INCOMPLETE'; // finished, but some of the inputs were refused

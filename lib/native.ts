@@ -151,12 +151,32 @@ export interface NativeDescription {
   devices: string[];
   bf16: boolean;
   threads: number;
-  backbones: string[];
+}
+
+/** What is known of a backbone. */
+export interface BackboneInfo {
+  name: string;
+  outChannels: number;
+  /** Pixels of the image a pixel of the maps, along each axis. */
+  outputStride: number;
+  /** Name of the convolution that sees the images. */
+  stem: string;
+  /** Hub id of its ImageNet weights. */
+  pretrained: string;
+}
+
+export interface TrainingMemory {
+  /** Numbers that are learned, without the classifier's. */
+  parameters: number;
+  /** Estimated bytes of a training step: weights, gradients, moments, and both passes' activations in float16. */
+  trainingBytes: number;
 }
 
 /** The whole addon. */
 export interface Addon {
   describe(): NativeDescription;
+  backbones(): BackboneInfo[];
+  trainingMemory(backbone: string, batch: number, size: number): Promise<TrainingMemory>;
   setThreads(threads: number): void;
   /** Cancels and joins every training thread of the process. */
   finishRuns(): void;

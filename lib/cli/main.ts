@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { CellcamError, codeOf, messageOf } from '../errors';
 import { dashed } from './arguments';
+import { backbonesCommand } from './backbones';
+import { convertCommand } from './convert';
 import { demoCommand } from './demo';
 import { doctorCommand } from './doctor_command';
 import { dumpCommand } from './dump';
@@ -43,6 +45,8 @@ function program(signal: AbortSignal): Command {
     dumpCommand(signal),
     trainCommand(signal),
     oofCommand(signal),
+    convertCommand(),
+    backbonesCommand(),
     doctorCommand(),
     demoCommand(signal),
   ]) {

@@ -1,9 +1,12 @@
 import { Command, Option } from 'commander';
-import { trainFolds, type TrainEvent, type TrainOptions } from '../training/train_folds';
+import { planTraining } from '../training/outline';
+import type { TrainEvent, TrainOptions } from '../training/plan';
+import { trainFolds } from '../training/train_folds';
+import { outlineText } from './outline_text';
 import { commonOptions, deviceOptions, homeOptions, numeric, orNothing, specOf } from './arguments';
 import { Progress } from './progress';
 
-type TrainArguments = Omit<TrainOptions, 'spec'> & { spec?: string; json?: boolean };
+type TrainArguments = Omit<TrainOptions, 'spec'> & { spec?: string; json?: boolean; plan?: boolean };
 
 function show(progress: Progress, event: TrainEvent): void {
   switch (event.kind) {
@@ -45,18 +48,22 @@ function show(progress: Progress, event: TrainEvent): void {
   }
 }
 
-async function run({ spec, json, ...o }: TrainArguments, signal: AbortSignal): Promise<void> {
+async function run({ spec, json, plan, ...o }: TrainArguments, signal: AbortSignal): Promise<void> {
+  const options: TrainOptions = {
+    ...o,
+    additionalLabelsFile: orNothing(o.additionalLabelsFile),
+    pretrainedStage: orNothing(o.pretrainedStage),
+    pretrained: orNothing(o.pretrained),
+    spec: specOf(spec),
+    signal,
+  };
+  if (plan) {
+    const outline = await planTraining(options);
+    return console.log(json ? JSON.stringify(outline, null, 2) : outlineText(outline));
+  }
   const progress = new Progress({ json });
   try {
-    await trainFolds({
-      ...o,
-      additionalLabelsFile: orNothing(o.additionalLabelsFile),
-      pretrainedStage: orNothing(o.pretrainedStage),
-      pretrained: orNothing(o.pretrained),
-      spec: specOf(spec),
-      signal,
-      onEvent: (event) => show(progress, event),
-    });
+    await trainFolds({ ...options, onEvent: (event) => show(progress, event) });
   } finally {
     progress.end();
   }
@@ -70,7 +77,7 @@ export function trainCommand(signal: AbortSignal): Command {
     .addOption(new Option('--factory <factory>', 'where images come from').choices(['HDF5', 'None']).default('HDF5'))
     .option('--images-folder <folder>', 'PNGs for --factory None (default: <train-home>/images)')
     .addOption(new Option('--mtype <type>', 'kind of model').choices(['siamese']).default('siamese'))
-    .option('--backbone <name>', 'resnet18, seresnext50_32x4d or gluon_seresnext101_32x4d', 'seresnext50_32x4d')
+    .option('--backbone <name>', 'one of those that `cellcam backbones` lists', 'seresnext50_32x4d')
     .addOption(numeric('--gamma <weight>', 'weight of the distance between the maps', 0.5))
     .addOption(numeric('--lr <rate>', 'learning rate', 0.0003))
     .addOption(numeric('--seed <seed>', 'of folds, weights, draws and augmentation', 2020))
@@ -78,9 +85,14 @@ export function trainCommand(signal: AbortSignal): Command {
     .addOption(numeric('--epochs <number>', 'epochs a fold', 48))
     .addOption(numeric('--workers <threads>', 'loader threads (default: 8, at most one a core)'))
     .addOption(numeric('--resume-fold <fold>', 'skip the folds below', 0))
+    .option('--plan', 'print what would be run, without training')
     .option('--stage <name>', 'name of this stage', 'stage1')
     .option('--pretrained-stage <name>', "start from this stage's best weights", 'None')
-    .option('--pretrained <file>', 'start from a weights file', 'None')
+    .option(
+      '--pretrained <file>',
+      'weights to start from: a file, a hub id such as timm/resnet18.a1_in1k, imagenet (see `cellcam backbones`), or none',
+      'none',
+    )
     .addOption(numeric('--folds <number>', 'folds', 4))
     .addOption(numeric('--image-size <pixels>', 'side of the stored images', 512))
     .addOption(numeric('--crop-size <pixels>', 'side of the random crop (default: 384, at most the image)'))

@@ -1,3 +1,4 @@
+import { alignColumns } from '../report/columns';
 import { meanOf, type CellScores } from './score';
 
 /** All figures of a demo run. */
@@ -20,13 +21,8 @@ function cellText(value: number | string): string {
   return Number.isFinite(value) ? value.toFixed(2) : '-';
 }
 
-/** Names to the left, everything else to the right, two spaces between columns. */
-function alignColumns(rows: Row[]): string {
-  const texts = rows.map((row) => row.map(cellText));
-  const widths = (texts[0] ?? []).map((_, column) => Math.max(...texts.map((row) => row[column]?.length ?? 0)));
-  const line = (row: string[]): string =>
-    row.map((text, i) => (i === 0 ? text.padEnd(widths[i] ?? 0) : text.padStart(widths[i] ?? 0))).join('  ');
-  return texts.map(line).join('\n');
+function tableOf(rows: Row[]): string {
+  return alignColumns(rows.map((row) => row.map(cellText)));
 }
 
 /**
@@ -40,12 +36,12 @@ export function formatScores({ classes, trained, untrained, spread, chance, imag
     untrained.ap[c] ?? NaN,
     chance[c] ?? NaN,
   ]);
-  const cells = alignColumns([
+  const cells = tableOf([
     ['Average precision of cells', 'trained', 'untrained', 'chance'],
     ...perClass,
     ['Mean', trained.meanAp, untrained.meanAp, meanOf(chance)],
   ]);
-  const summary = alignColumns([
+  const summary = tableOf([
     ['', 'trained', 'untrained', 'perfect image labels on every cell'],
     ['Mean AP of cells', trained.meanAp, untrained.meanAp, spread.meanAp],
     ['AUC of cells within a field', trained.overallAuc, untrained.overallAuc, spread.overallAuc],

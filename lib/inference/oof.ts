@@ -22,7 +22,7 @@ import {
   type Precision,
 } from '../options';
 import { modelName, modelNameOf } from '../training/stages';
-import { foldTables, splitFold, type FoldedTable } from '../training/train_folds';
+import { foldTables, splitFold, type FoldedTable } from '../training/plan';
 import { Predictor } from './predictor';
 
 export interface OofProgress {

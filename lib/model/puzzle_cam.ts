@@ -2,6 +2,8 @@ import { HPA, type DatasetSpec } from '../data/dataset_spec';
 import { bytesOf, isDType, KINDS, type Weights } from '../data/weights/tensors';
 import { readWeights, writeWeights } from '../data/weights/weights';
 import { CellcamError, messageOf } from '../errors';
+import { findBackbone } from './backbones';
+import { beginWith, isWholeModel, pretrainedFile } from './pretrained';
 import {
   native,
   nativeAsync,
@@ -28,7 +30,7 @@ import {
 import { lossWeights, type ComboLossOptions } from './combo_loss';
 
 export interface PuzzleCamOptions {
-  /** resnet18, seresnext50_32x4d or gluon_seresnext101_32x4d; `cellcam doctor` lists what this version has. */
+  /** `listBackbones` names them. */
   backbone: string;
   /** Default: 19, the locations of the Human Protein Atlas. */
   numClasses?: number;
@@ -38,7 +40,10 @@ export interface PuzzleCamOptions {
   device?: Device;
   /** Of the initial weights, 0 to 2^53 - 1. Default: 0. */
   seed?: number;
-  /** A weights file to start from instead. */
+  /**
+   * Weights to start from instead: a file of this model, or of timm's backbone alone (its RGB stem is widened, the classifier starts
+   * at random); a Hugging Face hub id such as timm/resnet18.a1_in1k; or `imagenet`, the backbone's own id.
+   */
   pretrained?: string;
 }
 
@@ -107,13 +112,26 @@ export class PuzzleCam {
       device: native((a) => a.resolve(device, 'auto')).device,
     });
     try {
-      if (pretrained === undefined) await nativeAsync(() => model.handle.initialise(BigInt(seed)));
-      else await model.loadWeights(pretrained);
+      if (pretrained === undefined) await model.#initialise(seed);
+      else await model.#startFrom(pretrained, seed);
     } catch (error) {
       model.dispose();
       throw error;
     }
     return model;
+  }
+
+  async #initialise(seed: number): Promise<void> {
+    await nativeAsync(() => this.handle.initialise(BigInt(seed)));
+  }
+
+  async #startFrom(source: string, seed: number): Promise<void> {
+    const backbone = findBackbone(this.backbone);
+    const path = await pretrainedFile(source, backbone);
+    const weights = await readWeights(path);
+    if (isWholeModel(weights)) return this.#assign(path, weights);
+    await this.#initialise(seed);
+    await this.#assign(path, beginWith(weights, this.weights(), backbone, this.inChannels));
   }
 
   /** A model for a data set. */
@@ -147,7 +165,10 @@ export class PuzzleCam {
 
   /** `setWeights` from a file; its errors name the file. */
   async loadWeights(path: string): Promise<void> {
-    const weights = await readWeights(path);
+    await this.#assign(path, await readWeights(path));
+  }
+
+  async #assign(path: string, weights: Weights): Promise<void> {
     try {
       await this.setWeights(weights);
     } catch (error) {

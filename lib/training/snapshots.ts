@@ -1,4 +1,4 @@
-import { readSafetensors, writeSafetensors } from '../data/weights/safetensors';
+import { listSafetensors, readSafetensors, writeSafetensors } from '../data/weights/safetensors';
 import type { Weights } from '../data/weights/tensors';
 import { CellcamError } from '../errors';
 import type { EpochTally, ScalerState } from '../native';
@@ -63,17 +63,28 @@ function readTally(tensors: Weights, progress: unknown): EpochTally | null {
   };
 }
 
-/** @throws CellcamError ERR_WEIGHTS if the file is no training state */
-export async function readState(path: string): Promise<StateFile> {
-  const { tensors, metadata } = await readSafetensors(path);
+interface StateHeader {
+  scaler: ScalerState;
+  tally: unknown;
+  notes: Record<string, unknown>;
+}
+
+function parseHeader(path: string, metadata: Record<string, string>): StateHeader {
   if (metadata.cellcam === undefined) {
     throw new CellcamError('ERR_WEIGHTS', `Expected a training state in ${path} but it holds weights only`);
   }
-  const header = JSON.parse(metadata.cellcam) as {
-    scaler: ScalerState;
-    tally: unknown;
-    notes: Record<string, unknown>;
-  };
+  return JSON.parse(metadata.cellcam) as StateHeader;
+}
+
+/** @throws CellcamError ERR_WEIGHTS if the file is no training state */
+export async function readState(path: string): Promise<StateFile> {
+  const { tensors, metadata } = await readSafetensors(path);
+  const header = parseHeader(path, metadata);
   const state = { model: part('model.', tensors), optimiser: part('optimiser.', tensors), scaler: header.scaler };
   return { state, tally: readTally(tensors, header.tally), notes: header.notes };
+}
+
+/** The notes of a state file alone. */
+export async function readStateNotes(path: string): Promise<Record<string, unknown>> {
+  return parseHeader(path, (await listSafetensors(path)).metadata).notes;
 }

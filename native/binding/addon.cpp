@@ -21,40 +21,44 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   devices.Set(0u, "cpu");
   const bool cuda = torch::cuda::is_available();
   for (std::uint32_t i = 0; cuda && i < torch::cuda::device_count(); ++i) devices.Set(i + 1, "cuda:" + std::to_string(i));
-  auto names = Napi::Array::New(env);
-  for (const auto& backbone : model::backbones()) names.Set(names.Length(), backbone.name);
   auto out = Napi::Object::New(env);
   out.Set("torch", TORCH_VERSION);
   out.Set("cuda", cuda);
   out.Set("devices", devices);
   out.Set("bf16", model::cpu_has_bf16());
   out.Set("threads", at::get_num_threads());
-  out.Set("backbones", names);
   return out;
 }
 
-// (batch, size) to a promise of what is known of every backbone.
 Napi::Value list_backbones(const Napi::CallbackInfo& info) {
-  const std::int64_t batch = info[0].As<Napi::Number>().Int64Value(), size = info[1].As<Napi::Number>().Int64Value();
-  return run_job(info.Env(), [batch, size]() -> Result {
-    std::vector<model::TrainingMemory> memory;
-    for (const auto& backbone : model::backbones()) memory.push_back(model::training_memory(backbone, batch, size));
-    return [memory](Napi::Env env) -> Napi::Value {
-      auto list = Napi::Array::New(env);
-      for (std::uint32_t i = 0; i < memory.size(); ++i) {
-        const model::BackboneInfo& known = model::backbones()[i];
-        auto entry = Napi::Object::New(env);
-        entry.Set("name", known.name);
-        entry.Set("parameters", static_cast<double>(memory[i].parameters));
-        entry.Set("outChannels", static_cast<double>(known.out_channels));
-        entry.Set("outputStride", static_cast<double>(known.output_stride));
-        entry.Set("trainingBytes", memory[i].bytes);
-        entry.Set("stem", known.stem);
-        entry.Set("pretrained", known.pretrained);
-        list.Set(i, entry);
-      }
-      return list;
-    };
+  const Napi::Env env = info.Env();
+  auto list = Napi::Array::New(env);
+  for (const model::BackboneInfo& known : model::backbones()) {
+    auto entry = Napi::Object::New(env);
+    entry.Set("name", known.name);
+    entry.Set("outChannels", static_cast<double>(known.out_channels));
+    entry.Set("outputStride", static_cast<double>(known.output_stride));
+    entry.Set("stem", known.stem);
+    entry.Set("pretrained", known.pretrained);
+    list.Set(list.Length(), entry);
+  }
+  return list;
+}
+
+// (backbone, batch, size) to a promise of { parameters, trainingBytes }.
+Napi::Value training_memory(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const model::BackboneInfo& known = model::find_backbone(info[0].As<Napi::String>());
+    const std::int64_t batch = info[1].As<Napi::Number>().Int64Value(), size = info[2].As<Napi::Number>().Int64Value();
+    return run_job(info.Env(), [&known, batch, size]() -> Result {
+      const model::TrainingMemory memory = model::training_memory(known, batch, size);
+      return [memory](Napi::Env env) -> Napi::Value {
+        auto out = Napi::Object::New(env);
+        out.Set("parameters", static_cast<double>(memory.parameters));
+        out.Set("trainingBytes", memory.bytes);
+        return out;
+      };
+    });
   });
 }
 
@@ -82,7 +86,8 @@ Napi::Value resolve(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("describe", Napi::Function::New(env, describe));
-  exports.Set("listBackbones", Napi::Function::New(env, list_backbones));
+  exports.Set("backbones", Napi::Function::New(env, list_backbones));
+  exports.Set("trainingMemory", Napi::Function::New(env, training_memory));
   exports.Set("setThreads", Napi::Function::New(env, set_threads));
   exports.Set("finishRuns", Napi::Function::New(env, finish_runs));
   exports.Set("resolve", Napi::Function::New(env, resolve));

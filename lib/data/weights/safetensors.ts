@@ -146,11 +146,14 @@ export async function readSafetensors(path: string): Promise<SafetensorsFile> {
   }
 }
 
-/** Names, dtypes and shapes only. */
-export async function listSafetensors(path: string): Promise<{ name: string; dtype: DType; shape: number[] }[]> {
+/** Names, dtypes, shapes and the text notes, without the numbers. */
+export async function listSafetensors(
+  path: string,
+): Promise<{ outline: { name: string; dtype: DType; shape: number[] }[]; metadata: Record<string, string> }> {
   const file = await openWeights(path);
   try {
-    return (await readHeader(file, path)).entries.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+    const { entries, metadata } = await readHeader(file, path);
+    return { outline: entries.map(({ name, dtype, shape }) => ({ name, dtype, shape })), metadata };
   } finally {
     await file.close();
   }

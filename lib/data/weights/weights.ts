@@ -41,7 +41,7 @@ export async function readWeights(path: string, o: ReadOptions = {}): Promise<We
 /** Names, dtypes and shapes of a weights file, without reading its numbers. Throws as readWeights does. */
 export async function listWeights(path: string, o: ReadOptions = {}): Promise<TensorOutline[]> {
   const options = torchOptions(o);
-  return format(path) === 'torch' ? listTorchFile(path, options) : listSafetensors(path);
+  return format(path) === 'torch' ? listTorchFile(path, options) : (await listSafetensors(path)).outline;
 }
 
 /**
