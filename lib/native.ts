@@ -15,6 +15,8 @@ export interface ParameterInfo {
   name: string;
   shape: number[];
   dtype: string;
+  /** False while it is frozen. */
+  trainable: boolean;
 }
 
 export interface NativeOutput {
@@ -48,6 +50,8 @@ export interface NativePuzzleCam {
   parameters(): ParameterInfo[];
   tensors(): NativeTensor[];
   assign(tensors: NativeTensor[]): Promise<void>;
+  /** How many parameters begin with `prefix`. */
+  setTrainable(prefix: string, trainable: boolean): number;
   forward(
     images: NdArray<Float32Array>,
     o: { tiled: boolean; train: boolean; precision: string },
@@ -69,6 +73,12 @@ export interface NativeBatchQueue {
   close(): void;
 }
 
+/** Multiplies the learning rate of the parameters whose names begin with `prefix`; of several the first counts. */
+export interface RateGroup {
+  prefix: string;
+  factor: number;
+}
+
 export interface TrainerOptions extends LossWeights {
   precision: string;
   beta1: number;
@@ -76,6 +86,7 @@ export interface TrainerOptions extends LossWeights {
   epsilon: number;
   mean: number[];
   std: number[];
+  groups: RateGroup[];
   seed: bigint;
 }
 
@@ -177,6 +188,7 @@ export interface Addon {
   describe(): NativeDescription;
   backbones(): BackboneInfo[];
   trainingMemory(backbone: string, batch: number, size: number): Promise<TrainingMemory>;
+  setDeterministic(on: boolean): void;
   setThreads(threads: number): void;
   /** Cancels and joins every training thread of the process. */
   finishRuns(): void;
@@ -190,7 +202,13 @@ export interface Addon {
     targets: NdArray<Float32Array | Uint8Array>,
     o: LossWeights,
   ): Promise<LossValue & { gradients: Partial<NativeOutput> }>;
-  PuzzleCam: new (backbone: string, numClasses: number, inChannels: number, device: string) => NativePuzzleCam;
+  PuzzleCam: new (
+    backbone: string,
+    numClasses: number,
+    inChannels: number,
+    device: string,
+    dropout: number,
+  ) => NativePuzzleCam;
   BatchQueue: new (
     o:
       | {

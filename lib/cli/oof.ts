@@ -31,7 +31,7 @@ export function oofCommand(signal: AbortSignal): Command {
     .option('--masks <folder>', 'cell masks: label PNGs <id>.png, <id>_mask.png or <id>_predictedmask.png')
     .option('--oof-folder <folder>', 'where the tables go, in the home', 'oof')
     .option('--backbone <name>', 'one of those that `cellcam backbones` lists', 'seresnext50_32x4d')
-    .addOption(new Option('--mtype <type>', 'kind of model').choices(['siamese']).default('siamese'))
+    .addOption(new Option('--mtype <type>', 'kind of model').choices(['siamese', 'regular']).default('siamese'))
     .addOption(new Option('--factory <factory>', 'where images come from').choices(['HDF5', 'None']).default('HDF5'))
     .option('--images-folder <folder>', 'PNGs for --factory None (default: <train-home>/images)')
     .addOption(numeric('--seed <seed>', 'of the folds', 2020))

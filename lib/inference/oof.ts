@@ -22,7 +22,7 @@ import {
   type Precision,
 } from '../options';
 import { modelName, modelNameOf } from '../training/stages';
-import { foldTables, splitFold, type FoldedTable } from '../training/plan';
+import { foldTables, splitFold, type FoldedTable, type ModelType } from '../training/plan';
 import { Predictor } from './predictor';
 
 export interface OofProgress {
@@ -44,7 +44,7 @@ export interface OofOptions extends Partial<Homes> {
   masks?: string;
   oofFolder?: string;
   backbone?: string;
-  mtype?: string;
+  mtype?: ModelType;
   seed?: number;
   folds?: number;
   batchSize?: number;

@@ -19,6 +19,7 @@ import {
   requireDevice,
   requireInteger,
   requireNdArray,
+  requireNumber,
   requirePrecision,
   requireSignal,
   requireString,
@@ -38,6 +39,8 @@ export interface PuzzleCamOptions {
   inChannels?: number;
   /** Default: 'auto'. */
   device?: Device;
+  /** The chance that a feature is left out in training, before the classifier; 0 to below 1. Default: 0. */
+  dropout?: number;
   /** Of the initial weights, 0 to 2^53 - 1. Default: 0. */
   seed?: number;
   /**
@@ -91,12 +94,18 @@ export class PuzzleCam {
   readonly device: string;
   #native: NativePuzzleCam | undefined;
 
-  private constructor(o: { backbone: string; numClasses: number; inChannels: number; device: string }) {
+  private constructor(o: {
+    backbone: string;
+    numClasses: number;
+    inChannels: number;
+    device: string;
+    dropout: number;
+  }) {
     this.backbone = o.backbone;
     this.numClasses = o.numClasses;
     this.inChannels = o.inChannels;
     this.device = o.device;
-    this.#native = native((a) => new a.PuzzleCam(o.backbone, o.numClasses, o.inChannels, o.device));
+    this.#native = native((a) => new a.PuzzleCam(o.backbone, o.numClasses, o.inChannels, o.device, o.dropout));
   }
 
   /** @throws CellcamError ERR_INVALID_ARG, ERR_NATIVE_MISSING, and what loadWeights throws for `pretrained` */
@@ -110,6 +119,7 @@ export class PuzzleCam {
       numClasses: requireInteger(o.numClasses ?? HPA.classes.length, 'numClasses', 1),
       inChannels: requireInteger(o.inChannels ?? HPA.channels.length, 'inChannels', 1),
       device: native((a) => a.resolve(device, 'auto')).device,
+      dropout: requireNumber(o.dropout ?? 0, 'dropout', 0, 0.99),
     });
     try {
       if (pretrained === undefined) await model.#initialise(seed);
@@ -148,6 +158,27 @@ export class PuzzleCam {
   /** Trainable parameters in the order of the state dict. */
   parameters(): ParameterInfo[] {
     return native(() => this.handle.parameters());
+  }
+
+  /**
+   * Stops learning the parameters whose names begin with `prefix`, such as `cnn1.mfeatures.` for the whole backbone. Running
+   * statistics of batch norm go on moving in training.
+   * @returns how many parameters these are
+   * @throws CellcamError ERR_INVALID_ARG if there is none
+   */
+  freeze(prefix: string): number {
+    return this.#setTrainable(prefix, false);
+  }
+
+  /** Learns them again. */
+  unfreeze(prefix: string): number {
+    return this.#setTrainable(prefix, true);
+  }
+
+  #setTrainable(prefix: string, trainable: boolean): number {
+    const found = native(() => this.handle.setTrainable(requireString(prefix, 'prefix'), trainable));
+    if (found === 0) throw invalidArgument("the beginning of a parameter's name", 'prefix', prefix);
+    return found;
   }
 
   /** A copy of the whole state, parameters and buffers, in PyTorch's state-dict order. */

@@ -10,6 +10,7 @@ import type { PuzzleCam } from '../model/puzzle_cam';
 import { writeTrainingCurves, type EpochMetrics, type EpochRecord } from '../report/curves';
 import { epochMetrics, writeHistory } from './history';
 import { drawSamples, sampleWeights } from './sample_weights';
+import type { ModelType } from './plan';
 import { createSchedule, type Schedule, type ScheduleName, type ScheduleState } from './schedule';
 import { readState, writeState } from './snapshots';
 import type { SnapshotFiles } from './stages';
@@ -20,6 +21,8 @@ export interface FoldSettings {
   fold: number;
   stage: string;
   backbone: string;
+  mtype: ModelType;
+  dropout: number;
   seed: number;
   lr: number;
   schedule: ScheduleName;
@@ -74,7 +77,7 @@ export class FoldRun {
     this.#trainer = new Trainer({
       model,
       spec: index.spec,
-      loss: { gamma: settings.gamma },
+      loss: settings.mtype === 'regular' ? { beta: 0, gamma: 0 } : { gamma: settings.gamma },
       precision: settings.precision as 'auto',
       seed: BigInt(settings.seed) * 64n + BigInt(settings.fold),
     });

@@ -6,6 +6,7 @@ import { CellcamError } from '../errors';
 import { stratifiedFolds } from '../folds/stratification';
 import {
   invalidArgument,
+  requireBoolean,
   requireDevice,
   requireInteger,
   requireNumber,
@@ -19,6 +20,9 @@ import {
 import type { EpochRecord } from '../report/curves';
 import type { StepProgress } from '../native';
 import type { ScheduleName } from './schedule';
+
+export type ModelType = 'siamese' | 'regular';
+export const MODEL_TYPES = ['siamese', 'regular'] as const;
 
 /** What training tells while it runs. */
 export type TrainEvent =
@@ -36,8 +40,13 @@ export interface TrainOptions extends Partial<Homes> {
   factory?: Factory;
   /** For factory None. Default: <trainHome>/images. */
   imagesFolder?: string;
-  mtype?: 'siamese';
+  /** siamese (default): image and tiles must agree; regular: a plain classifier of whole images. */
+  mtype?: ModelType;
   backbone?: string;
+  /** Before the classifier. Default: 0. */
+  dropout?: number;
+  /** The same bits from the same run also on CUDA, at some cost in speed. Default: false; on the CPU they always are. */
+  deterministic?: boolean;
   gamma?: number;
   lr?: number;
   seed?: number;
@@ -95,7 +104,9 @@ export function trainPlan(o: TrainOptions) {
     labelsFile: find(o.labelsFile ?? 'train_cleaned_default_external.csv'),
     additionalLabelsFile: o.additionalLabelsFile === undefined ? undefined : find(o.additionalLabelsFile),
     imagesFolder: pngFolder(o, homes),
-    mtype: requireOneOf(o.mtype ?? 'siamese', 'mtype', ['siamese'] as const),
+    mtype: requireOneOf(o.mtype ?? 'siamese', 'mtype', MODEL_TYPES),
+    dropout: requireNumber(o.dropout ?? 0, 'dropout', 0, 0.99),
+    deterministic: requireBoolean(o.deterministic ?? false, 'deterministic'),
     backbone: requireString(o.backbone ?? 'seresnext50_32x4d', 'backbone'),
     gamma: requireNumber(o.gamma ?? 0.5, 'gamma', 0),
     lr: requireNumber(o.lr ?? 3e-4, 'lr', Number.MIN_VALUE),

@@ -23,6 +23,7 @@ async function startModel(plan: TrainPlan, name: string, fold: number): Promise<
     backbone: plan.backbone,
     device: plan.device,
     seed: plan.seed,
+    dropout: plan.dropout,
     ...(from === undefined ? {} : { pretrained: from }),
   });
 }
@@ -38,13 +39,15 @@ async function trainFold(
   const [train, valid] = [selectRows(folded.table, rows.train), selectRows(folded.table, rows.valid)];
   const files = snapshotFiles(plan.homes.home, name, fold, plan.stage);
   plan.onEvent({ kind: 'fold', fold, train: train.ids.length, valid: valid.ids.length, folder: files.folder });
-  const { backbone, stage, seed, lr, schedule, epochs, batch, gamma } = plan;
+  const { backbone, mtype, dropout, stage, seed, lr, schedule, epochs, batch, gamma } = plan;
   const model = await startModel(plan, name, fold);
   const run = new FoldRun({
     settings: {
       fold,
       stage,
       backbone,
+      mtype,
+      dropout,
       seed,
       lr,
       schedule,
@@ -104,6 +107,7 @@ async function writeFolds(plan: TrainPlan, name: string, { table, fold }: Folded
  */
 export async function trainFolds(options: TrainOptions): Promise<SnapshotFiles[]> {
   const plan = trainPlan(options);
+  native((a) => a.setDeterministic(plan.deterministic));
   const folded = foldTables(plan);
   const name = modelName({ ...plan });
   const fetched = plan.pretrained && (await pretrainedFile(plan.pretrained, findBackbone(plan.backbone), plan.signal));

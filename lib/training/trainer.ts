@@ -3,7 +3,15 @@ import type { EpochFeed } from '../data/loader';
 import { CellcamError } from '../errors';
 import { lossWeights, type ComboLossOptions } from '../model/combo_loss';
 import { PuzzleCam, fromNative, toNative } from '../model/puzzle_cam';
-import { native, nativeAsync, type EpochTally, type LossValue, type NativeTrainer, type StepProgress } from '../native';
+import {
+  native,
+  nativeAsync,
+  type EpochTally,
+  type LossValue,
+  type NativeTrainer,
+  type RateGroup,
+  type StepProgress,
+} from '../native';
 import {
   abortReason,
   invalidArgument,
@@ -12,6 +20,7 @@ import {
   requireNumber,
   requirePrecision,
   requireSignal,
+  requireString,
   throwIfAborted,
   type NdArray,
   type Precision,
@@ -33,6 +42,8 @@ export interface TrainerOptions {
   beta1?: number;
   beta2?: number;
   epsilon?: number;
+  /** Learning rates of their own for parts of the model, as factors of the one given to every step. */
+  groups?: RateGroup[];
 }
 
 /** A batch of fields: images (B, H, W, C) uint8 and targets (B, classes), 0 or 1. */
@@ -98,6 +109,7 @@ export class Trainer {
       epsilon: requireNumber(o.epsilon ?? 1e-8, 'epsilon', 0),
       mean: channels.map((c) => c.mean),
       std: channels.map((c) => c.std),
+      groups: requireGroups(o.groups ?? []),
       seed: BigInt.asUintN(64, BigInt(o.seed ?? 0)),
     };
     this.#native = native((a) => new a.Trainer(this.model.handle, options));
@@ -267,6 +279,14 @@ export class Trainer {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+function requireGroups(groups: unknown): RateGroup[] {
+  if (!Array.isArray(groups)) throw invalidArgument('an array of { prefix, factor }', 'groups', groups);
+  return groups.map((group: Partial<RateGroup>, i) => ({
+    prefix: requireString(group?.prefix, `groups[${i}].prefix`),
+    factor: requireNumber(group.factor, `groups[${i}].factor`, 0),
+  }));
 }
 
 function requireCrop(crop: number, size: number): number {

@@ -1,3 +1,4 @@
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <napi.h>
@@ -67,6 +68,15 @@ Napi::Value set_threads(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// (on): the same bits from the same inputs also on CUDA, by LibTorch's deterministic algorithms.
+Napi::Value set_deterministic(const Napi::CallbackInfo& info) {
+  const bool on = info[0].As<Napi::Boolean>();
+  at::globalContext().setDeterministicAlgorithms(on, /*warn_only=*/false);
+  at::globalContext().setDeterministicCuDNN(on);
+  if (on) at::globalContext().setBenchmarkCuDNN(false);
+  return info.Env().Undefined();
+}
+
 Napi::Value finish_runs(const Napi::CallbackInfo& info) {
   finish_running_threads();
   return info.Env().Undefined();
@@ -88,6 +98,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("describe", Napi::Function::New(env, describe));
   exports.Set("backbones", Napi::Function::New(env, list_backbones));
   exports.Set("trainingMemory", Napi::Function::New(env, training_memory));
+  exports.Set("setDeterministic", Napi::Function::New(env, set_deterministic));
   exports.Set("setThreads", Napi::Function::New(env, set_threads));
   exports.Set("finishRuns", Napi::Function::New(env, finish_runs));
   exports.Set("resolve", Napi::Function::New(env, resolve));

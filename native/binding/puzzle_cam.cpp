@@ -74,13 +74,14 @@ Napi::Object to_js_lesson(Napi::Env env, const Lesson& lesson) {
 
 class PuzzleCamObject : public Napi::ObjectWrap<PuzzleCamObject> {
  public:
-  // (backbone, classes, channels, device): an empty model; TypeScript then calls initialise or assign.
+  // (backbone, classes, channels, device, dropout): an empty model; TypeScript then calls initialise or assign.
   explicit PuzzleCamObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PuzzleCamObject>(info) {
     guarded(info.Env(), [&] {
       const c10::Device device = model::choose_device(info[3].As<Napi::String>());
       shared_ = std::make_shared<SharedModel>();
       shared_->model = std::make_shared<model::PuzzleCam>(info[0].As<Napi::String>(), info[1].As<Napi::Number>().Int64Value(),
-                                                          info[2].As<Napi::Number>().Int64Value());
+                                                          info[2].As<Napi::Number>().Int64Value(),
+                                                          info[4].As<Napi::Number>().DoubleValue());
       shared_->model->move_to(device);
       for (const auto& [name, t] : checkpoint::state_dict(*shared_->model)) bytes_ += static_cast<std::int64_t>(t.nbytes());
       Napi::MemoryManagement::AdjustExternalMemory(info.Env(), bytes_);
@@ -95,6 +96,7 @@ class PuzzleCamObject : public Napi::ObjectWrap<PuzzleCamObject> {
                         InstanceMethod("parameters", &PuzzleCamObject::parameters),
                         InstanceMethod("tensors", &PuzzleCamObject::tensors),
                         InstanceMethod("assign", &PuzzleCamObject::assign),
+                        InstanceMethod("setTrainable", &PuzzleCamObject::set_trainable),
                         InstanceMethod("forward", &PuzzleCamObject::forward),
                         InstanceMethod("gradients", &PuzzleCamObject::gradients),
                         InstanceMethod("dispose", &PuzzleCamObject::dispose)});
@@ -141,6 +143,7 @@ class PuzzleCamObject : public Napi::ObjectWrap<PuzzleCamObject> {
         entry.Set("name", p.key());
         entry.Set("shape", to_js_shape(env, p.value().sizes()));
         entry.Set("dtype", dtype_name(p.value().scalar_type()));
+        entry.Set("trainable", p.value().requires_grad());
         list.Set(list.Length(), entry);
       }
       return list;
@@ -162,6 +165,15 @@ class PuzzleCamObject : public Napi::ObjectWrap<PuzzleCamObject> {
         checkpoint::load_state_dict(m, tensors);
         return [](Napi::Env env) -> Napi::Value { return env.Undefined(); };
       });
+    });
+  }
+
+  // (prefix, trainable) to the number of parameters.
+  Napi::Value set_trainable(const Napi::CallbackInfo& info) {
+    return guarded(info.Env(), [&]() -> Napi::Value {
+      const auto turn = shared()->take();
+      const std::int64_t found = shared()->model->set_trainable(info[0].As<Napi::String>(), info[1].As<Napi::Boolean>());
+      return Napi::Number::New(info.Env(), static_cast<double>(found));
     });
   }
 

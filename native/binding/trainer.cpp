@@ -21,7 +21,12 @@ training::TrainerOptions trainer_options(const Napi::Object& o, c10::Device devi
   training::TrainerOptions options;
   options.loss = {number(o, "alpha"), number(o, "beta"), number(o, "gamma")};
   options.precision = model::choose_precision(text(o, "precision"), device);
-  options.adam = {number(o, "beta1"), number(o, "beta2"), number(o, "epsilon")};
+  options.adam = {number(o, "beta1"), number(o, "beta2"), number(o, "epsilon"), {}};
+  const auto groups = o.Get("groups").As<Napi::Array>();
+  for (std::uint32_t i = 0; i < groups.Length(); ++i) {
+    const auto group = groups.Get(i).As<Napi::Object>();
+    options.adam.groups.push_back({text(group, "prefix"), number(group, "factor")});
+  }
   options.mean = floats(o, "mean");
   options.std = floats(o, "std");
   options.seed = seed(o, "seed");

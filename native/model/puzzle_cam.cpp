@@ -1,5 +1,7 @@
 #include "model/puzzle_cam.h"
 
+#include <ATen/Functions.h>
+
 #include "error.h"
 #include "model/tiles.h"
 
@@ -9,10 +11,11 @@ namespace {
 struct Cnn : torch::nn::Module {};  // the name `cnn1` of the published weights
 }
 
-PuzzleCam::PuzzleCam(const std::string& backbone, std::int64_t num_classes, std::int64_t in_channels)
+PuzzleCam::PuzzleCam(const std::string& backbone, std::int64_t num_classes, std::int64_t in_channels, double dropout)
     : info_(find_backbone(backbone)),
       num_classes_(num_classes),
       in_channels_(in_channels),
+      dropout_(dropout),
       features_(info_.create(in_channels)),
       classifier_(torch::nn::Conv2dOptions(info_.out_channels, num_classes, 1).bias(false)) {
   auto cnn = std::make_shared<Cnn>();
@@ -35,8 +38,21 @@ void PuzzleCam::move_to(at::Device device) {
   }
 }
 
+std::int64_t PuzzleCam::set_trainable(const std::string& prefix, bool trainable) {
+  std::int64_t found = 0;
+  for (auto& p : named_parameters()) {
+    if (p.key().rfind(prefix, 0) != 0) continue;
+    p.value().set_requires_grad(trainable);
+    if (!trainable) p.value().mutable_grad() = at::Tensor();
+    ++found;
+  }
+  return found;
+}
+
 at::Tensor PuzzleCam::activation_maps(const at::Tensor& images) {
-  const at::Tensor maps = classifier_(features_->forward(to_memory_format(images)));
+  at::Tensor features = features_->forward(to_memory_format(images));
+  if (dropout_ > 0) features = at::dropout(features, dropout_, is_training());
+  const at::Tensor maps = classifier_(features);
   return maps.scalar_type() == at::kDouble ? maps : maps.to(at::kFloat);
 }
 

@@ -20,16 +20,21 @@ struct PuzzleOutput {
 // A backbone and a 1x1 classifier before the pooling, named cnn1.mfeatures and cnn1.mclassifier as in the published weights.
 class PuzzleCam : public torch::nn::Module {
  public:
-  PuzzleCam(const std::string& backbone, std::int64_t num_classes, std::int64_t in_channels);
+  // dropout: the chance that a feature is left out in training, before the classifier.
+  PuzzleCam(const std::string& backbone, std::int64_t num_classes, std::int64_t in_channels, double dropout = 0);
 
   const BackboneInfo& info() const { return info_; }
   std::int64_t num_classes() const { return num_classes_; }
   std::int64_t in_channels() const { return in_channels_; }
+  double dropout() const { return dropout_; }
   at::Device device() const { return classifier_->weight.device(); }
 
   // images (B, C, H, W), normalised, any size; for `tiled` H and W must be even. Maps and logits come back as float32
   // (float64 if the model is float64), whatever arithmetic autocast chose.
   PuzzleOutput forward(const at::Tensor& images, bool tiled);
+
+  // Whether the parameters whose names begin so are learned; how many there are.
+  std::int64_t set_trainable(const std::string& prefix, bool trainable);
 
   // Lays convolution weights out as this backbone is fastest on the device, and returns images likewise.
   void move_to(at::Device device);
@@ -41,6 +46,7 @@ class PuzzleCam : public torch::nn::Module {
 
   const BackboneInfo& info_;
   std::int64_t num_classes_, in_channels_;
+  double dropout_;
   std::shared_ptr<Backbone> features_;
   torch::nn::Conv2d classifier_;
 };

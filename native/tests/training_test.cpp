@@ -63,6 +63,18 @@ const Register skipped_step("a step with infinite gradients changes nothing", []
   check_near(adam.state().back().second.item<double>(), 0, 0, "steps counted");
 });
 
+const Register groups("groups have rates of their own and frozen parameters stand still", [] {
+  at::Tensor a = at::zeros({1}).requires_grad_(true), b = at::zeros({1}).requires_grad_(true), c = at::zeros({1}).requires_grad_(true);
+  training::Adam adam({{"head.a", a}, {"body.b", b}, {"body.c", c}}, {0.9, 0.999, 1e-8, {{"head.", 10}}});
+  c.set_requires_grad(false);
+  for (at::Tensor* p : {&a, &b}) p->mutable_grad() = at::ones({1});
+  adam.step(1e-3);
+  check_near(a.item<double>(), -1e-2, 1e-6, "the head's step");
+  check_near(b.item<double>(), -1e-3, 1e-6, "the body's step");
+  check(at::equal(c.detach(), at::zeros({1})), "a frozen parameter moved");
+  check(at::equal(adam.state().back().second, at::tensor({1.0f, 1.0f, 0.0f})), "steps");
+});
+
 // Pixels in the order in which ATen turns and flips them.
 const Register geometry("crop, flip and quarter turns equal slicing, flip and rot90", [] {
   const at::Tensor images = at::arange(2 * 8 * 9 * 3).reshape({2, 8, 9, 3}).to(at::kByte);

@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <unordered_map>
 
 #include "error.h"
@@ -23,47 +24,77 @@ void Adam::zero_grad() {
   for (at::Tensor& p : parameters_) p.mutable_grad() = at::Tensor();
 }
 
+at::Tensor Adam::gradient(std::size_t i) const {
+  if (!parameters_[i].grad().defined()) throw Error("ERR_TRAINING", "no gradient reached " + names_[i]);
+  return parameters_[i].grad();
+}
+
 std::vector<at::Tensor> Adam::gradients() const {
   std::vector<at::Tensor> gradients;
   gradients.reserve(parameters_.size());
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    if (!parameters_[i].grad().defined()) throw Error("ERR_TRAINING", "no gradient reached " + names_[i]);
-    gradients.push_back(parameters_[i].grad());
+    if (parameters_[i].requires_grad()) gradients.push_back(gradient(i));
   }
   return gradients;
 }
 
+double Adam::factor_of(const std::string& name) const {
+  for (const RateGroup& group : options_.groups) {
+    if (name.rfind(group.prefix, 0) == 0) return group.factor;
+  }
+  return 1;
+}
+
+std::vector<Adam::Group> Adam::groups() const {
+  std::vector<Group> groups;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    if (!parameters_[i].requires_grad()) continue;
+    const double factor = factor_of(names_[i]);
+    auto group = std::find_if(groups.begin(), groups.end(), [&](const Group& g) { return g.factor == factor; });
+    if (group == groups.end()) group = groups.insert(groups.end(), Group{factor, {}, {}, {}, {}, {}});
+    group->parameters.push_back(parameters_[i]);
+    group->gradients.push_back(gradient(i));
+    group->exp_avg.push_back(exp_avg_[i]);
+    group->exp_avg_sq.push_back(exp_avg_sq_[i]);
+    group->steps.push_back(steps_[i]);
+  }
+  return groups;
+}
+
 void Adam::step(double learning_rate, const std::optional<Scaled>& scaled) {
   const at::NoGradGuard no_grad;
-  const std::vector<at::Tensor> grads = gradients();
   std::optional<at::Tensor> scale, found_inf;
   if (scaled) scale = scaled->scale, found_inf = scaled->found_inf;
-  at::_foreach_add_(steps_, 1);
-  at::_fused_adam_(parameters_, grads, exp_avg_, exp_avg_sq_, {}, steps_, learning_rate, options_.beta1, options_.beta2,
-                   /*weight_decay=*/0, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false, scale, found_inf);
-  // A step that was left out does not count.
-  if (found_inf) at::_foreach_sub_(steps_, std::vector<at::Tensor>(steps_.size(), found_inf->squeeze()));
+  for (Group& g : groups()) {
+    at::_foreach_add_(g.steps, 1);
+    at::_fused_adam_(g.parameters, g.gradients, g.exp_avg, g.exp_avg_sq, {}, g.steps, learning_rate * g.factor,
+                     options_.beta1, options_.beta2, /*weight_decay=*/0, options_.epsilon, /*amsgrad=*/false,
+                     /*maximize=*/false, scale, found_inf);
+    // A step that was left out does not count.
+    if (found_inf) at::_foreach_sub_(g.steps, std::vector<at::Tensor>(g.steps.size(), found_inf->squeeze()));
+  }
 }
 
 checkpoint::NamedTensors Adam::state() const {
   checkpoint::NamedTensors out;
   for (std::size_t i = 0; i < names_.size(); ++i) out.emplace_back("exp_avg." + names_[i], exp_avg_[i]);
   for (std::size_t i = 0; i < names_.size(); ++i) out.emplace_back("exp_avg_sq." + names_[i], exp_avg_sq_[i]);
-  if (!steps_.empty()) out.emplace_back("step", steps_.front());
+  // One a parameter, as frozen ones stand still.
+  if (!steps_.empty()) out.emplace_back("steps", at::stack(steps_));
   return out;
 }
 
 void Adam::load(const checkpoint::NamedTensors& state) {
   const at::NoGradGuard no_grad;
   const std::unordered_map<std::string, at::Tensor> given(state.begin(), state.end());
-  for (auto& [name, tensor] : this->state()) {
+  for (const auto& [name, tensor] : this->state()) {
     const auto found = given.find(name);
     if (found == given.end() || found->second.sizes() != tensor.sizes()) {
       throw Error("ERR_WEIGHTS", "the optimiser's state does not fit the model: " + name);
     }
     at::Tensor(tensor).copy_(found->second);
   }
-  for (at::Tensor& step : steps_) step.copy_(given.at("step"));
+  for (std::size_t i = 0; i < steps_.size(); ++i) steps_[i].copy_(given.at("steps")[static_cast<std::int64_t>(i)]);
 }
 
 }  // namespace cellcam::training

@@ -5,13 +5,20 @@
 
 namespace cellcam::training {
 
+// Multiplies the learning rate of the parameters whose names begin with `prefix`; of several the first counts.
+struct RateGroup {
+  std::string prefix;
+  double factor;
+};
+
 struct AdamOptions {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double epsilon = 1e-8;
+  std::vector<RateGroup> groups;
 };
 
-// Adam (arXiv 1412.6980) over all parameters in LibTorch's fused kernels.
+// Adam (arXiv 1412.6980) over all parameters that are learned, in LibTorch's fused kernels.
 class Adam {
  public:
   // Gradients of a float16 pass: their scale, and whether (1) or not (0) the step is to be left out. Both on the device.
@@ -23,14 +30,23 @@ class Adam {
   Adam(checkpoint::NamedTensors parameters, const AdamOptions& options);
 
   void zero_grad();
-  std::vector<at::Tensor> gradients() const;  // of all parameters; a parameter without a gradient is an error
+  std::vector<at::Tensor> gradients() const;  // of all that are learned; one without a gradient is an error
   void step(double learning_rate, const std::optional<Scaled>& scaled = std::nullopt);
 
-  // Moments as `exp_avg.<name>` and `exp_avg_sq.<name>`, and `step`. Sharing storage with the optimiser.
+  // Moments as `exp_avg.<name>` and `exp_avg_sq.<name>`, which share storage with the optimiser, and `steps` in the same order.
   checkpoint::NamedTensors state() const;
   void load(const checkpoint::NamedTensors& state);
 
  private:
+  // Parameters that share a learning rate, without those that are frozen now.
+  struct Group {
+    double factor;
+    std::vector<at::Tensor> parameters, gradients, exp_avg, exp_avg_sq, steps;
+  };
+  std::vector<Group> groups() const;
+  double factor_of(const std::string& name) const;
+  at::Tensor gradient(std::size_t i) const;
+
   AdamOptions options_;
   std::vector<std::string> names_;
   std::vector<at::Tensor> parameters_, exp_avg_, exp_avg_sq_;

@@ -1,5 +1,6 @@
 #include "training/trainer.h"
 
+#include <ATen/Context.h>
 #include <ATen/Functions.h>
 #include <ATen/core/grad_mode.h>
 
@@ -63,7 +64,13 @@ void Trainer::optimise(const at::Tensor& loss, double learning_rate) {
   scaler_.update(found_inf);
 }
 
-Trainer::Pass Trainer::train_on(const at::Tensor& images, const at::Tensor& targets, double learning_rate) {
+Trainer::Pass Trainer::train_on(const at::Tensor& images, const at::Tensor& targets, double learning_rate,
+                                std::uint64_t seed) {
+  if (model_->dropout() > 0) {
+    at::Generator generator = at::globalContext().defaultGenerator(model_->device());
+    const std::lock_guard lock(generator.mutex());
+    generator.set_current_seed(seed);
+  }
   const at::AutoGradMode grad(true);
   Pass pass = forward(images, targets);
   optimise(pass.loss.total, learning_rate);
@@ -74,7 +81,8 @@ StepLosses Trainer::step(const at::Tensor& images, const at::Tensor& targets, do
   const model::CancellationScope scope(cancel_);
   model_->train();
   const at::Device device = model_->device();
-  const Pass pass = train_on(images.to(device), targets.to(device), learning_rate);
+  const std::uint64_t seed = image_seed(options_.seed, 0, single_steps_++);
+  const Pass pass = train_on(images.to(device), targets.to(device), learning_rate, seed);
   const at::Tensor losses = losses_of(pass.loss).cpu();
   const double* v = losses.data_ptr<double>();
   return {v[0], v[1], v[2], v[3]};
@@ -164,7 +172,8 @@ class Trainer::Epoch {
 
   Pass run(const at::Tensor& images, const at::Tensor& targets, std::int64_t batch) {
     if (request_.train) {
-      return trainer_.train_on(images, targets, request_.learning_rates.at(static_cast<std::size_t>(batch)));
+      const std::uint64_t seed = image_seed(trainer_.options_.seed, request_.epoch, batch * request_.batch);
+      return trainer_.train_on(images, targets, request_.learning_rates.at(static_cast<std::size_t>(batch)), seed);
     }
     const at::NoGradGuard no_grad;
     return trainer_.forward(images, targets);

@@ -90,7 +90,8 @@ class Trainer {
   class Epoch;
 
   Pass forward(const at::Tensor& images, const at::Tensor& targets);
-  Pass train_on(const at::Tensor& images, const at::Tensor& targets, double learning_rate);
+  // `seed` is what dropout draws from.
+  Pass train_on(const at::Tensor& images, const at::Tensor& targets, double learning_rate, std::uint64_t seed);
   void optimise(const at::Tensor& loss, double learning_rate);
   at::Tensor prepare(const at::Tensor& slot, const EpochRequest& request, std::int64_t first_image);
 
@@ -99,6 +100,7 @@ class Trainer {
   Adam adam_;
   GradScaler scaler_;
   at::Tensor mean_, std_;
+  std::int64_t single_steps_ = 0;  // how often step() was called
   std::unique_ptr<DeviceCopy> copy_;  // CUDA only
   std::atomic<bool> stop_{false};
   model::CancelFlag cancel_{false};
