@@ -1,6 +1,5 @@
-import { Option } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import { HPA, readDatasetSpec, type DatasetSpec } from '../data/dataset_spec';
-import { CellcamError } from '../errors';
 
 /** The Python original's spelling (`--labels_file`) and the usual one (`--labels-file`) mean the same. */
 export function dashed(argv: string[]): string[] {
@@ -11,7 +10,7 @@ export function dashed(argv: string[]): string[] {
 export function toNumber(text: string): number {
   const value = Number(text);
   if (text.trim() !== '' && Number.isFinite(value)) return value;
-  throw new CellcamError('ERR_INVALID_ARG', `Expected a number but received '${text}'`);
+  throw new InvalidArgumentError('Expected a number.');
 }
 
 export function numeric(flags: string, description: string, fallback?: number): Option {

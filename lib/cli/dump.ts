@@ -30,16 +30,21 @@ async function run(o: DumpArguments, signal: AbortSignal): Promise<void> {
       progress.update('dump', done, total, 'images', failed > 0 ? `(${failed} refused)` : ''),
   });
   const { written, skipped, failed } = result;
-  progress.line(`${o.hdf5Output}: ${written} images dumped, ${skipped} were there already, ${failed.length} refused`, {
-    event: 'done',
-    output: o.hdf5Output,
-    ...result,
-  });
+  progress.line(
+    `${written + skipped > 0 ? o.hdf5Output : 'nothing written'}: ${written} images dumped, ${skipped} were there already, ${failed.length} refused`,
+    {
+      event: 'done',
+      output: o.hdf5Output,
+      ...result,
+    },
+  );
   for (const { id, reason } of failed) console.error(`refused ${id}: ${reason}`);
   if (failed.length > 0)
     throw new CellcamError(
       'ERR_INCOMPLETE',
-      `${failed.length} of the images could not be dumped; the others are there`,
+      written + skipped > 0
+        ? `${failed.length} of the images could not be dumped; the others are there`
+        : `none of the ${failed.length} images could be dumped`,
     );
 }
 

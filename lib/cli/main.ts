@@ -16,14 +16,14 @@ import { trainCommand } from './train';
 const INTERRUPTED = 130;
 
 /** The first Ctrl-C lets the work save what it has; the second one ends it. */
-function interruptible(): AbortSignal {
+function interruptible(command: string | undefined): AbortSignal {
+  const goesOn = command === 'dump' || command === 'train';
+  const outcome = goesOn ? 'what was done is saved, and the same command goes on' : 'nothing was written';
   const controller = new AbortController();
   const stop = (name: string) => (): void => {
     if (controller.signal.aborted) process.exit(INTERRUPTED);
-    console.error(`\n${name}: saving; once more ends at once`);
-    controller.abort(
-      new CellcamError('ERR_ABORTED', 'interrupted; what was done is saved, and the same command goes on'),
-    );
+    console.error(`\n${name}${goesOn ? ': saving' : ''}; once more ends at once`);
+    controller.abort(new CellcamError('ERR_ABORTED', `interrupted; ${outcome}`));
   };
   process.on('SIGINT', stop('interrupted'));
   process.on('SIGTERM', stop('terminated'));
@@ -62,8 +62,8 @@ function exitCode(error: unknown, signal: AbortSignal): number {
 }
 
 async function main(): Promise<void> {
-  const signal = interruptible();
   const argv = dashed(process.argv.slice(2));
+  const signal = interruptible(argv[0]);
   try {
     await program(signal).parseAsync(argv, { from: 'user' });
   } catch (error) {

@@ -15,6 +15,11 @@ async function run({ spec, json, ...o }: OofArguments, signal: AbortSignal): Pro
       onProgress: ({ done, total, cells }) => progress.update('oof', done, total, 'images', `${cells} cells`),
     });
     progress.line(`${result.path}: ${result.cells} cells of ${result.images} images`, { event: 'done', ...result });
+    if (result.seen.length > 0) {
+      console.error(
+        `warning: the weights were trained on ${result.seen.length} of the images, such as ${result.seen[0]}`,
+      );
+    }
     for (const id of result.withoutCells) console.error(`no cells in ${id}: it has no row`);
   } finally {
     progress.end();

@@ -13,7 +13,7 @@ export class Progress {
   constructor(o: { json?: boolean }) {
     this.#json = o.json ?? false;
     if (process.stderr.isTTY && !this.#json) {
-      const format = ' {title} [{bar}] {value}/{total} {unit} | {rate}/s | {left} left {note}';
+      const format = ' {title} [{bar}] {value}/{total} {unit} | {rate}/s | {left} left | {note}';
       this.#bar = new SingleBar({ format, hideCursor: true, stream: process.stderr, fps: 5 }, Presets.shades_classic);
     }
   }
@@ -29,7 +29,7 @@ export class Progress {
     if (done < total && Date.now() - this.#shown < 5000) return;
     this.#shown = Date.now();
     if (this.#json) this.event({ event: 'progress', what: title, done, total, unit, rate });
-    else console.error(`${title}: ${done}/${total} ${unit}, ${rate.toFixed(1)}/s, ${left} left ${note}`.trimEnd());
+    else console.error(`${title}: ${done}/${total} ${unit}, ${rate.toFixed(1)}/s, ${left} left${note && `; ${note}`}`);
   }
 
   #begin(title: string, total: number): void {

@@ -96,8 +96,10 @@ export function trainCommand(signal: AbortSignal): Command {
       'none',
     )
     .addOption(numeric('--folds <number>', 'folds', 4))
-    .addOption(numeric('--image-size <pixels>', 'side of the stored images', 512))
-    .addOption(numeric('--crop-size <pixels>', 'side of the random crop (default: 384, at most the image)'))
+    .addOption(numeric('--image-size <pixels>', 'side of the stored images, a multiple of 64', 512))
+    .addOption(
+      numeric('--crop-size <pixels>', 'side of the random crop, a multiple of 64 (default: 384, at most the image)'),
+    )
     .addOption(
       new Option('--schedule <name>', 'of the learning rate').choices(['plateau', 'cosine']).default('plateau'),
     );

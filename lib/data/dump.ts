@@ -164,6 +164,7 @@ export async function dumpImages(options: DumpOptions): Promise<DumpResult> {
   }
   const store = await ShardStore.open(plan.output, plan.layout, plan.shardSize);
   const result = await dumpMissing(store, wanted, plan);
-  if (plan.metaOutput) await writeMeta(plan.metaOutput, await store.sizes(), plan);
+  const sizes = await store.sizes();
+  if (plan.metaOutput && sizes.length > 0) await writeMeta(plan.metaOutput, sizes, plan);
   return result;
 }

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { CellcamError } from '../errors';
+import { CellcamError, codeOf } from '../errors';
 import { temporaryName, writeError } from './durable';
 import { Hdf5Reader, type FieldInfo, ShardWriter, writeIndex } from './hdf5';
 
@@ -66,7 +66,9 @@ export class ShardStore {
 
   async #take(name: string): Promise<void> {
     const shard = join(this.#folder, name);
-    const reader = await Hdf5Reader.open(shard);
+    this.#next = Math.max(this.#next, Number.parseInt(name, 10) + 1);
+    const reader = await openShard(shard);
+    if (reader === undefined) return;
     try {
       const ids = reader.ids();
       if (ids[0] !== undefined) checkLayout(shard, reader.info(ids[0]), this.#layout);
@@ -74,7 +76,6 @@ export class ShardStore {
     } finally {
       reader.close();
     }
-    this.#next = Math.max(this.#next, Number.parseInt(name, 10) + 1);
   }
 
   /** Whether a finished shard holds this field. */
@@ -155,6 +156,19 @@ export class ShardStore {
     } finally {
       reader.close();
     }
+  }
+}
+
+/** A shard that was cut short by something else is put aside; its fields are then missing and dumped again. */
+async function openShard(path: string): Promise<Hdf5Reader | undefined> {
+  try {
+    return await Hdf5Reader.open(path);
+  } catch (error) {
+    if (codeOf(error) !== 'ERR_HDF5') throw error;
+    await rename(path, `${path}.damaged`).catch((failed: unknown) => {
+      throw writeError(path, failed);
+    });
+    return undefined;
   }
 }
 

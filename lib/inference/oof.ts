@@ -24,6 +24,7 @@ import {
 import { modelName, modelNameOf } from '../training/stages';
 import { foldTables, splitFold, type FoldedTable, type ModelType } from '../training/plan';
 import { Predictor } from './predictor';
+import { requireUnseen, seenBy } from './unseen';
 
 export interface OofProgress {
   done: number;
@@ -65,6 +66,8 @@ export interface OofResult {
   path: string;
   images: number;
   cells: number;
+  /** Of a holdout: images that some of the weights were trained on, where that is known. */
+  seen: string[];
   /** Images without any row, as they have no cells. */
   withoutCells: string[];
 }
@@ -106,13 +109,15 @@ async function oofPlan(o: OofOptions) {
       : validationImages(foldTables({ labelsFile, folds, seed, spec }), fold);
   const sizes = readSizes(metadata);
   checkEach(table, sizes, metadata, masks);
+  if (fold > 0) for (const file of weights) requireUnseen(file, fold, table);
+  const seen = new Set(fold > 0 ? [] : weights.flatMap((file) => seenBy(file, table)));
   const index = await imageIndex(table, {
     trainHome: homes.trainHome,
     imagesFolder: pngFolder(o, homes),
     size: imageSize,
     spec,
   });
-  return { homes, spec, folds, fold, imageSize, masks, weights, table, sizes, index };
+  return { homes, spec, folds, fold, imageSize, masks, weights, table, sizes, index, seen: [...seen] };
 }
 
 function validationImages(folded: FoldedTable, fold: number): LabelTable {
@@ -173,7 +178,7 @@ async function predictAll(
   predictor: Predictor,
   o: OofOptions,
   write: (rows: string) => Promise<unknown>,
-): Promise<Omit<OofResult, 'path'>> {
+): Promise<Omit<OofResult, 'path' | 'seen'>> {
   const signal = requireSignal(o.signal);
   const batch = requireInteger(o.batchSize ?? 32, 'batchSize', 1, 4096);
   const total = plan.table.ids.length;
@@ -229,10 +234,10 @@ export async function generateOof(o: OofOptions): Promise<OofResult> {
     spec: plan.spec,
   });
   if (!existsSync(folder)) mkdirSync(folder, { recursive: true });
-  let result: Omit<OofResult, 'path'> | undefined;
+  let result: Omit<OofResult, 'path' | 'seen'> | undefined;
   await fillDurably(path, async (file) => {
     await file.write(oofHeader(plan.spec));
     result = await predictAll(plan, predictor, o, (rows) => file.write(rows));
   });
-  return { path, ...result! };
+  return { path, seen: plan.seen, ...result! };
 }

@@ -200,6 +200,12 @@ export class PuzzleCam {
   }
 
   async #assign(path: string, weights: Weights): Promise<void> {
+    if (Object.keys(weights).some((name) => name.startsWith('model.cnn1.'))) {
+      throw new CellcamError(
+        'ERR_WEIGHTS',
+        `Expected weights in ${path} but it is a training state; use model_best beside it`,
+      );
+    }
     try {
       await this.setWeights(weights);
     } catch (error) {

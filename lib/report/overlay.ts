@@ -90,7 +90,12 @@ function drawFrame({ title, cam, spec = HPA }: OverlayOptions, { width, height }
     say(title, MARGIN, 32, 18, true),
     say(`Channels: ${names}`, MARGIN, HEAD - 10, FONT),
     say(cam ? 'Activation map over the protein' : 'Protein', right, HEAD - 10, FONT),
-    say('Outlines: green right, red wrong, white not compared', MARGIN, HEAD + height + 22, FONT),
+    say(
+      'Outlines: green where the likeliest class is a true one, red where not, white not compared. The map is coarse: one of its pixels covers 32 of the field.',
+      MARGIN,
+      HEAD + height + 22,
+      FONT,
+    ),
   ].join('');
 }
 

@@ -18,7 +18,8 @@ import {
   type Precision,
 } from '../options';
 import type { EpochRecord } from '../report/curves';
-import type { StepProgress } from '../native';
+import { findBackbone } from '../model/backbones';
+import { native, type StepProgress } from '../native';
 import type { ScheduleName } from './schedule';
 
 export type ModelType = 'siamese' | 'regular';
@@ -92,6 +93,8 @@ export function trainPlan(o: TrainOptions) {
   }
   const device = requireDevice(o.device ?? 'auto');
   const precision = requirePrecision(o.precision ?? 'auto');
+  native((a) => a.resolve(device, precision));
+  const folds = requireInteger(o.folds ?? 4, 'folds', 2, 1000);
   const find = (file: string): string =>
     findFile(requireString(file, 'labelsFile'), [homes.dataHome], 'table of labels');
   return {
@@ -107,18 +110,18 @@ export function trainPlan(o: TrainOptions) {
     mtype: requireOneOf(o.mtype ?? 'siamese', 'mtype', MODEL_TYPES),
     dropout: requireNumber(o.dropout ?? 0, 'dropout', 0, 0.99),
     deterministic: requireBoolean(o.deterministic ?? false, 'deterministic'),
-    backbone: requireString(o.backbone ?? 'seresnext50_32x4d', 'backbone'),
+    backbone: findBackbone(requireString(o.backbone ?? 'seresnext50_32x4d', 'backbone')).name,
     gamma: requireNumber(o.gamma ?? 0.5, 'gamma', 0),
     lr: requireNumber(o.lr ?? 3e-4, 'lr', Number.MIN_VALUE),
     seed: requireInteger(o.seed ?? 2020, 'seed', 0, 0xffffffff),
     batch: requireInteger(o.batchSize ?? 36, 'batchSize', 1, 4096),
     epochs: requireInteger(o.epochs ?? 48, 'epochs', 1),
     workers: requireInteger(o.workers ?? Math.min(8, availableParallelism()), 'workers', 1, 256),
-    resumeFold: requireInteger(o.resumeFold ?? 0, 'resumeFold', 0),
+    resumeFold: requireInteger(o.resumeFold ?? 0, 'resumeFold', 0, folds),
     stage: requireName(o.stage ?? 'stage1', 'stage'),
     pretrainedStage: o.pretrainedStage == null ? undefined : requireName(o.pretrainedStage, 'pretrainedStage'),
     pretrained: o.pretrained == null ? undefined : findPretrained(requireString(o.pretrained, 'pretrained'), homes),
-    folds: requireInteger(o.folds ?? 4, 'folds', 2, 1000),
+    folds,
     schedule: requireOneOf(o.schedule ?? 'plateau', 'schedule', ['plateau', 'cosine'] as const),
     signal: requireSignal(o.signal),
     onEvent: o.onEvent ?? (() => undefined),

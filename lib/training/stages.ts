@@ -29,6 +29,17 @@ export function modelNameOf(weights: string): string | undefined {
   return fold >= 2 && folders[fold - 2] === 'models' ? folders[fold - 1] : undefined;
 }
 
+/**
+ * The fold whose images a weights file `…/models/<name>/fold<k>/<stage>/snapshots/<file>` never saw, and the table of the training's
+ * split; undefined for files elsewhere.
+ */
+export function trainedFold(weights: string): { fold: number; table: string } | undefined {
+  const [models, model, fold, stage] = resolve(weights).split(sep).slice(-6, -2);
+  const number = /^fold(\d+)$/.exec(fold ?? '')?.[1];
+  if (number === undefined || models !== 'models' || model === undefined) return undefined;
+  return { fold: Number(number), table: join(resolve(weights, '..', '..', '..', '..'), `folds_${stage}.csv`) };
+}
+
 /** Files of one fold of one stage. */
 export interface SnapshotFiles {
   folder: string;

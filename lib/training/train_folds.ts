@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { stringify } from 'csv-stringify/sync';
 import { writeDurably } from '../data/durable';
+import { findFile } from '../data/homes';
 import { imageIndex, selectImages } from '../data/image_index';
 import { selectRows } from '../data/labels';
 import type { ImageIndex } from '../data/loader';
@@ -13,6 +14,15 @@ import { native } from '../native';
 import { FoldRun } from './fold_run';
 import { foldTables, splitFold, trainPlan, type FoldedTable, type TrainOptions, type TrainPlan } from './plan';
 import { modelName, snapshotFiles, type SnapshotFiles } from './stages';
+
+/** Every fold's weights of the stage to start from are there, before the first fold is trained. */
+function checkStartingStage({ pretrainedStage, homes, folds, resumeFold }: TrainPlan, name: string): void {
+  if (pretrainedStage === undefined) return;
+  for (let fold = Math.max(1, resumeFold); fold <= folds; fold++) {
+    const { best } = snapshotFiles(homes.home, name, fold, pretrainedStage);
+    findFile(best, [], `weights of ${pretrainedStage}`);
+  }
+}
 
 async function startModel(plan: TrainPlan, name: string, fold: number): Promise<PuzzleCam> {
   const from =
@@ -112,6 +122,7 @@ export async function trainFolds(options: TrainOptions): Promise<SnapshotFiles[]
   const name = modelName({ ...plan });
   const fetched = plan.pretrained && (await pretrainedFile(plan.pretrained, findBackbone(plan.backbone), plan.signal));
   const images = await imageIndex(folded.table, { ...plan, trainHome: plan.homes.trainHome, size: plan.imageSize });
+  checkStartingStage(plan, name);
   await writeFolds(plan, name, folded);
   const done: SnapshotFiles[] = [];
   for (let fold = Math.max(1, plan.resumeFold); fold <= plan.folds; fold++)

@@ -287,6 +287,16 @@ describe('a dump that is stopped', () => {
     expect(await contents(scratch.path('out.hdf5'))).toEqual(await contents(ORIGINAL));
   });
 
+  test('by a shard that was cut short dumps its fields again and puts it aside', async () => {
+    await dump({ shardSize: 5 });
+    const whole = await contents(scratch.path('out.hdf5'));
+    const shard = scratch.path('out.hdf5.shards', shards()[1]!);
+    writeFileSync(shard, readFileSync(shard).subarray(0, 1000));
+    expect(await dump({ shardSize: 5 })).toMatchObject({ written: 5, skipped: 18, failed: [] });
+    expect(await contents(scratch.path('out.hdf5'))).toEqual(whole);
+    expect(existsSync(`${shard}.damaged`)).toBe(true);
+  });
+
   test('after a lost shard was made up for gets an index that leads to the new one', async () => {
     await dump({ shardSize: 10 });
     copyFileSync(scratch.path('out.hdf5'), scratch.path('stale'));

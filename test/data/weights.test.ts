@@ -158,7 +158,7 @@ function mutate(bytes: Buffer, random: () => number): Buffer {
     const kind = below(5);
     if (kind === 0) out[at] = out[at]! ^ (1 << below(8));
     else if (kind === 1) out[at] = below(256);
-    else if (kind === 2) out.fill(below(2) * 255, at, at + 1 + below(8));
+    else if (kind === 2) out.fill(below(2) * 255, at, Math.min(out.length, at + 1 + below(8)));
     else if (kind === 3) out.copyWithin(at, below(out.length), below(out.length));
     else return out.subarray(0, at);
   }

@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parse } from 'csv-parse/sync';
-import { readLabels, readWeights, stratifiedFolds, trainFolds, type TrainEvent } from '../../dist';
+import { generateOof, readLabels, readWeights, stratifiedFolds, trainFolds, type TrainEvent } from '../../dist';
 import { makeSmallSet, type SmallSet } from './small_set';
 
 let small: SmallSet;
@@ -25,6 +25,7 @@ describe('wrong options are refused before any work', () => {
     ['an image size that is no multiple of 64', { imageSize: 100 }, 'ERR_INVALID_ARG', 'multiple of 64'],
     ['one fold', { folds: 1 }, 'ERR_INVALID_ARG', 'folds'],
     ['more folds than images', { folds: 13 }, 'ERR_INVALID_ARG', 'folds'],
+    ['a first fold beyond the last', { resumeFold: 3 }, 'ERR_INVALID_ARG', 'resumeFold'],
     ['a rate of 0', { lr: 0 }, 'ERR_INVALID_ARG', 'lr'],
     ['an unknown backbone', { backbone: 'resnet19' }, 'ERR_INVALID_ARG', 'resnet18'],
     ['a stage with a slash', { stage: '../a' }, 'ERR_INVALID_ARG', 'stage'],
@@ -126,6 +127,19 @@ describe('a finished run', () => {
       code: 'ERR_TRAINING',
       message: expect.stringMatching(/lr 0\.0003 instead of 0\.001/) as string,
     });
+  });
+
+  test("cells are predicted by the fold's own weights, and by no others", async () => {
+    const { home, dataHome, labelsFile, backbone, spec, imageSize, cropSize, device, precision } = small.options;
+    const o = { home, dataHome, labelsFile, backbone, spec, imageSize, cropSize, device, precision, folds: 2, masks: 'masks' } as const;
+    const run = (fold: number, weights: string, seed = 7) =>
+      generateOof({ ...o, fold, seed, metadataFile: 'meta.csv', weightsFiles: [weights] });
+    const wrong = { code: 'ERR_INVALID_ARG', message: expect.stringContaining('never saw') as string };
+    await expect(run(2, files[0]!.best)).rejects.toMatchObject(wrong);
+    await expect(run(1, files[0]!.best, 8)).rejects.toMatchObject(wrong);
+    expect((await run(1, files[0]!.best)).seen).toEqual([]);
+    const { seen } = await run(0, files[0]!.best);
+    expect(seen).toEqual(table(files[1]!.oof).map((row) => row['ID']));
   });
 
   test('a later stage starts from its best weights', async () => {

@@ -107,7 +107,7 @@ function placeZipStorages(entries: ZipEntries, ids: StorageIds, path: string): P
 }
 
 async function readZip(file: FileHandle, path: string, wholeModule: boolean): Promise<Contents> {
-  const entries = await readZipEntries(path, refuse);
+  const entries = await readZipEntries(file, path, refuse);
   const text = async (name: string, most: number): Promise<Buffer | undefined> => {
     const entry = entries.get(name);
     if (entry === undefined) return undefined;

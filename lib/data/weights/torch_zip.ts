@@ -1,5 +1,7 @@
-import { open as openZip, type Entry, type ZipFile } from 'yauzl';
-import { messageOf } from '../../errors';
+import type { FileHandle } from 'node:fs/promises';
+import { Readable } from 'node:stream';
+import { fromRandomAccessReader, RandomAccessReader, type Entry, type ZipFile } from 'yauzl';
+import { CellcamError, messageOf } from '../../errors';
 
 /** Entries of a torch.save zip by name without the leading folder: where their bytes begin in the file, and how many there are. */
 export type ZipEntries = Map<string, { start: number; bytes: number }>;
@@ -9,10 +11,54 @@ const MAX_ENTRIES = 2_000_000;
 
 type Refuse = (path: string, rule: string) => never;
 
-function openAt(path: string): Promise<ZipFile> {
+/**
+ * Reads for yauzl, which follows a damaged file's offsets wherever they lead and would throw where nobody can catch it: here
+ * every place is checked first, and what its callbacks throw goes to `failed`.
+ */
+class GuardedReader extends RandomAccessReader {
+  readonly failed: Promise<never>;
+  #fail: (error: unknown) => void = () => undefined;
+
+  constructor(
+    private readonly file: FileHandle,
+    private readonly size: number,
+  ) {
+    super();
+    this.failed = new Promise((_, reject) => (this.#fail = reject));
+    this.failed.catch(() => undefined); // who waits for it sees it
+  }
+
+  override read(
+    buffer: Buffer,
+    offset: number,
+    length: number,
+    position: number,
+    callback: (error: Error | null, bytesRead: number) => void,
+  ): void {
+    const inside = Number.isSafeInteger(position) && position >= 0 && position + length <= this.size;
+    const reading = inside
+      ? this.file.read(buffer, offset, length, position)
+      : Promise.reject(new Error('it refers to a place outside of itself'));
+    reading
+      .then(
+        ({ bytesRead }) => callback(null, bytesRead),
+        (error: Error) => callback(error, 0),
+      )
+      .catch(this.#fail);
+  }
+
+  override _readStreamForRange(): Readable {
+    return Readable.from([]); // entries are read straight from the file
+  }
+
+  override close(callback: (error: Error | null) => void): void {
+    callback(null); // the file is its opener's
+  }
+}
+
+function openAt(reader: GuardedReader, size: number): Promise<ZipFile> {
   return new Promise((resolve, reject) => {
-    // Sizes are checked here; the entries are read straight from the file.
-    openZip(path, { lazyEntries: true, autoClose: false, validateEntrySizes: true }, (error, zip) => {
+    fromRandomAccessReader(reader, size, { lazyEntries: true, autoClose: false }, (error, zip) => {
       if (error) reject(error);
       else resolve(zip);
     });
@@ -42,7 +88,7 @@ function startOf(zip: ZipFile, entry: Entry): Promise<number> {
   });
 }
 
-async function placeEntries(zip: ZipFile, path: string, refuse: Refuse): Promise<ZipEntries> {
+async function placeEntries(zip: ZipFile, size: number, path: string, refuse: Refuse): Promise<ZipEntries> {
   const places: ZipEntries = new Map();
   for (const entry of await entriesOf(zip)) {
     const name = entry.fileName.slice(entry.fileName.indexOf('/') + 1);
@@ -51,27 +97,21 @@ async function placeEntries(zip: ZipFile, path: string, refuse: Refuse): Promise
     if (entry.compressedSize !== entry.uncompressedSize) refuse(path, `its entry ${entry.fileName} has two sizes`);
     if (places.has(name)) refuse(path, `its entry ${entry.fileName} is there twice`);
     const start = await startOf(zip, entry);
-    if (start + entry.uncompressedSize > zip.fileSize)
-      refuse(path, `its entry ${entry.fileName} reaches outside the file`);
+    if (!(start + entry.uncompressedSize <= size)) refuse(path, `its entry ${entry.fileName} reaches outside the file`);
     places.set(name, { start, bytes: entry.uncompressedSize });
   }
   return places;
 }
 
 /** Finds all entries of a zip file. A file that is no zip, or a damaged one, is refused. */
-export async function readZipEntries(path: string, refuse: Refuse): Promise<ZipEntries> {
-  let zip: ZipFile;
+export async function readZipEntries(file: FileHandle, path: string, refuse: Refuse): Promise<ZipEntries> {
+  const { size } = await file.stat();
+  const reader = new GuardedReader(file, size);
+  const read = async (): Promise<ZipEntries> => placeEntries(await openAt(reader, size), size, path, refuse);
   try {
-    zip = await openAt(path);
+    return await Promise.race([read(), reader.failed]);
   } catch (error) {
+    if (error instanceof CellcamError) throw error;
     return refuse(path, `it is no whole zip file: ${messageOf(error)}`);
-  }
-  try {
-    return await placeEntries(zip, path, refuse);
-  } catch (error) {
-    if (error instanceof Error && error.name === 'CellcamError') throw error;
-    return refuse(path, `it is a damaged zip file: ${messageOf(error)}`);
-  } finally {
-    zip.close();
   }
 }

@@ -46,10 +46,10 @@ class RegNet : public Backbone {
       : stem_(register_module("stem", std::make_shared<ConvNorm>(in_channels, 32, 3, 2))) {
     std::int64_t in = 32;
     for (std::size_t stage = 0; stage < config.depths.size(); ++stage) {
-      auto layer = register_module("s" + std::to_string(stage + 1), std::make_shared<Stage>());
+      auto layer = register_module(std::string("s").append(std::to_string(stage + 1)), std::make_shared<Stage>());
       for (int i = 0; i < config.depths[stage]; ++i) {
         auto block = std::make_shared<RegNetBlock>(config, in, config.widths[stage], i == 0 ? 2 : 1);
-        blocks_.push_back(layer->register_module("b" + std::to_string(i + 1), block));
+        blocks_.push_back(layer->register_module(std::string("b").append(std::to_string(i + 1)), block));
         in = config.widths[stage];
       }
     }
