@@ -131,7 +131,19 @@ describe('a finished run', () => {
 
   test("cells are predicted by the fold's own weights, and by no others", async () => {
     const { home, dataHome, labelsFile, backbone, spec, imageSize, cropSize, device, precision } = small.options;
-    const o = { home, dataHome, labelsFile, backbone, spec, imageSize, cropSize, device, precision, folds: 2, masks: 'masks' } as const;
+    const o = {
+      home,
+      dataHome,
+      labelsFile,
+      backbone,
+      spec,
+      imageSize,
+      cropSize,
+      device,
+      precision,
+      folds: 2,
+      masks: 'masks',
+    } as const;
     const run = (fold: number, weights: string, seed = 7) =>
       generateOof({ ...o, fold, seed, metadataFile: 'meta.csv', weightsFiles: [weights] });
     const wrong = { code: 'ERR_INVALID_ARG', message: expect.stringContaining('never saw') as string };
