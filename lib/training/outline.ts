@@ -5,7 +5,7 @@ import { trainingMemory } from '../model/backbones';
 import { native } from '../native';
 import { foldTables, splitFold, trainPlan, type TrainOptions } from './plan';
 import { readStateNotes } from './snapshots';
-import { modelName, snapshotFiles, type SnapshotFiles } from './stages';
+import { bestWeights, modelName, snapshotFiles, type SnapshotFiles } from './stages';
 
 export interface FoldOutline {
   fold: number;
@@ -61,7 +61,7 @@ export async function planTraining(options: TrainOptions): Promise<TrainingOutli
   for (let fold = 1; fold <= plan.folds; fold++) {
     const rows = splitFold(folded, fold);
     const files = snapshotFiles(home, name, fold, plan.stage);
-    const before = plan.pretrainedStage && snapshotFiles(home, name, fold, plan.pretrainedStage).best;
+    const before = plan.pretrainedStage && bestWeights(snapshotFiles(home, name, fold, plan.pretrainedStage));
     const validCounts = valid.counts[fold - 1]!;
     folds.push({
       fold,

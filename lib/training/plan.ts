@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { HPA, datasetSpec, type DatasetSpec } from '../data/dataset_spec';
+import { isHubId } from '../data/weights/hub';
 import { findFile, pngFolder, resolveHomes, type Factory, type Homes } from '../data/homes';
 import { concatTables, readLabels, type LabelTable } from '../data/labels';
 import { CellcamError } from '../errors';
@@ -130,8 +131,7 @@ export function trainPlan(o: TrainOptions) {
 
 /** A hub id and `imagenet` stay as they are, files are found. */
 function findPretrained(source: string, { home }: Homes): string {
-  const file = /\.(safetensors|pt|pth|bin)$/.test(source);
-  return file ? findFile(source, [home], 'weights file') : source;
+  return source === 'imagenet' || isHubId(source) ? source : findFile(source, [home], 'weights file');
 }
 
 function requireName(value: unknown, name: string): string {

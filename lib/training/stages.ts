@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { join, resolve, sep } from 'node:path';
 import type { DatasetSpec } from '../data/dataset_spec';
 
@@ -14,6 +15,12 @@ export interface ModelName {
 }
 
 const VERSION = 'v3.0';
+
+/** A fold's best weights: ours, or the model_best.pt that the Python original left in the same place. */
+export function bestWeights({ folder, best }: SnapshotFiles): string {
+  const original = join(folder, 'model_best.pt');
+  return !existsSync(best) && existsSync(original) ? original : best;
+}
 
 /** Such as siamese_seresnext50_32x4d_512_384_RGBY_fp16_CV4_v3.0. */
 export function modelName(o: ModelName): string {

@@ -13,14 +13,13 @@ import { PuzzleCam } from '../model/puzzle_cam';
 import { native } from '../native';
 import { FoldRun } from './fold_run';
 import { foldTables, splitFold, trainPlan, type FoldedTable, type TrainOptions, type TrainPlan } from './plan';
-import { modelName, snapshotFiles, type SnapshotFiles } from './stages';
+import { bestWeights, modelName, snapshotFiles, type SnapshotFiles } from './stages';
 
 /** Every fold's weights of the stage to start from are there, before the first fold is trained. */
 function checkStartingStage({ pretrainedStage, homes, folds, resumeFold }: TrainPlan, name: string): void {
   if (pretrainedStage === undefined) return;
   for (let fold = Math.max(1, resumeFold); fold <= folds; fold++) {
-    const { best } = snapshotFiles(homes.home, name, fold, pretrainedStage);
-    findFile(best, [], `weights of ${pretrainedStage}`);
+    findFile(bestWeights(snapshotFiles(homes.home, name, fold, pretrainedStage)), [], `weights of ${pretrainedStage}`);
   }
 }
 
@@ -28,7 +27,7 @@ async function startModel(plan: TrainPlan, name: string, fold: number): Promise<
   const from =
     plan.pretrainedStage === undefined
       ? plan.pretrained
-      : snapshotFiles(plan.homes.home, name, fold, plan.pretrainedStage).best;
+      : bestWeights(snapshotFiles(plan.homes.home, name, fold, plan.pretrainedStage));
   return PuzzleCam.forSpec(plan.spec, {
     backbone: plan.backbone,
     device: plan.device,

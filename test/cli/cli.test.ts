@@ -11,6 +11,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
+import { fixture } from '../reference_cases';
 import { makeSmallSet, type SmallSet } from '../training/small_set';
 import { cellcam } from './run_cellcam';
 
@@ -153,4 +154,24 @@ test('a dump lists the fields it refuses, keeps the others and exits with 1', as
   expect(readFileSync(join(small.folder, 'out', 'meta.csv'), 'utf8')).toBe('ID,ImageHeight,ImageWidth\ngood,64,64\n');
   expect(readdirSync(join(small.folder, 'out')).sort()).toEqual(['meta.csv', 'mixed.hdf5', 'mixed.hdf5.shards']);
   expect(existsSync(join(small.folder, 'out', 'mixed.hdf5.shards', '00000.hdf5'))).toBe(true);
+});
+
+test('weights are converted both ways and listed; backbones are listed', async () => {
+  const given = fixture('weights', 'tiny_zip.pt');
+  const [there, back] = ['there.safetensors', 'back.pt'].map((name) => join(small.folder, name)) as [string, string];
+  expect(await cellcam(['convert', given, there])).toMatchObject({
+    code: 0,
+    stdout: expect.stringContaining('20 tensors') as string,
+  });
+  expect(await cellcam(['convert', there, back])).toMatchObject({ code: 0 });
+  const listed = await cellcam(['convert', '--list', back]);
+  expect(listed.stdout).toMatch(/^conv1\.weight +float32 +\(6, 4, 3, 3\)$/m);
+  await fails(['convert', given], 2, /output/);
+  await fails(['convert', fixture('weights', 'bad_malicious_zip.pt'), there], 1, /posix\.system/);
+  const old = fixture('weights', 'tiny_old_dataparallel_legacy.pth');
+  await fails(['convert', old, there], 1, /whole module/);
+  expect(await cellcam(['convert', '--whole-module', old, there])).toMatchObject({ code: 0 });
+  const backbones = await cellcam(['backbones', '--json']);
+  const names = (JSON.parse(backbones.stdout) as { name: string }[]).map(({ name }) => name);
+  expect(names).toEqual(['cspresnext50', 'gluon_seresnext101_32x4d', 'regnety_064', 'resnet18', 'seresnext50_32x4d']);
 });

@@ -19,9 +19,9 @@ export interface HubOptions {
   onProgress?: (received: number, total: number) => void;
 }
 
-/** Whether a text looks like `owner/name`. */
+/** Whether a text looks like `owner/name` and not like a weights file. */
 export function isHubId(text: string): boolean {
-  return /^[\w.-]+\/[\w.-]+$/.test(text);
+  return /^[\w.-]+\/[\w.-]+$/.test(text) && !/\.(safetensors|pt|pth|bin)$/.test(text);
 }
 
 function cacheFolder(env: NodeJS.ProcessEnv): string {
