@@ -216,7 +216,9 @@ async function within<T>(
   } catch (error) {
     if (!(error instanceof PickleError)) throw error;
     const hint =
-      wholeModule || !error.message.includes('its pickle asks for') ? '' : '; if it holds a whole module, ask for that';
+      wholeModule || !error.message.includes('its pickle asks for')
+        ? ''
+        : '; a whole module is read only when asked for (wholeModule, convert --whole-module)';
     throw new CellcamError('ERR_WEIGHTS', `Expected a PyTorch weights file in ${path} but ${messageOf(error)}${hint}`, {
       cause: error,
     });
