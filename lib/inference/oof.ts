@@ -21,7 +21,7 @@ import {
   type NdArray,
   type Precision,
 } from '../options';
-import { modelName, modelNameOf } from '../training/stages';
+import { modelName, trainedFold } from '../training/stages';
 import { foldTables, splitFold, type FoldedTable, type ModelType } from '../training/plan';
 import { Predictor } from './predictor';
 import { requireUnseen, seenBy } from './unseen';
@@ -223,7 +223,7 @@ export async function generateOof(o: OofOptions): Promise<OofResult> {
     precision: o.precision ?? 'auto',
     spec: plan.spec,
   });
-  const name = modelNameOf(plan.weights[0]!) ?? own;
+  const name = trainedFold(plan.weights[0]!)?.model ?? own;
   const folder = join(plan.homes.home, o.oofFolder ?? 'oof', name);
   const path = join(folder, plan.fold === 0 ? 'holdout.csv' : `oof_${plan.fold}.csv`);
   using predictor = await Predictor.create({

@@ -29,22 +29,15 @@ export function modelName(o: ModelName): string {
   return `${o.mtype}_${o.backbone}_${o.imageSize}_${o.cropSize}_${channels}_${precision}_CV${o.folds}_${VERSION}`;
 }
 
-/** The name that training gave, read off a weights file's path `…/models/<name>/fold<k>/…`; undefined for files elsewhere. */
-export function modelNameOf(weights: string): string | undefined {
-  const folders = resolve(weights).split(sep);
-  const fold = folders.findLastIndex((folder) => /^fold\d+$/.test(folder));
-  return fold >= 2 && folders[fold - 2] === 'models' ? folders[fold - 1] : undefined;
-}
-
 /**
- * The fold whose images a weights file `…/models/<name>/fold<k>/<stage>/snapshots/<file>` never saw, and the table of the training's
- * split; undefined for files elsewhere.
+ * What the path of a weights file `…/models/<name>/fold<k>/<stage>/snapshots/<file>` tells: the name that training gave, the fold whose
+ * images it never saw, and the table of the training's split; undefined for files elsewhere.
  */
-export function trainedFold(weights: string): { fold: number; table: string } | undefined {
+export function trainedFold(weights: string): { model: string; fold: number; table: string } | undefined {
   const [models, model, fold, stage] = resolve(weights).split(sep).slice(-6, -2);
   const number = /^fold(\d+)$/.exec(fold ?? '')?.[1];
   if (number === undefined || models !== 'models' || model === undefined) return undefined;
-  return { fold: Number(number), table: join(resolve(weights, '..', '..', '..', '..'), `folds_${stage}.csv`) };
+  return { model, fold: Number(number), table: join(resolve(weights, '..', '..', '..', '..'), `folds_${stage}.csv`) };
 }
 
 /** Files of one fold of one stage. */

@@ -1,6 +1,6 @@
 import { join, sep } from 'node:path';
 import { HPA } from '../../dist';
-import { modelName, modelNameOf, snapshotFiles } from '../../dist/training/stages';
+import { modelName, snapshotFiles, trainedFold } from '../../dist/training/stages';
 
 const DEFAULTS = {
   mtype: 'siamese',
@@ -21,10 +21,10 @@ test("the original's name of a model", () => {
 
 test('a weights file in the folder that training made tells its model', () => {
   const name = modelName({ ...DEFAULTS, cropSize: 128 });
-  expect(modelNameOf(snapshotFiles(join(sep, 'data', 'fold7'), name, 2, 'stage1').best)).toBe(name);
+  expect(trainedFold(snapshotFiles(join(sep, 'data', 'fold7'), name, 2, 'stage1').best)?.model).toBe(name);
 });
 
 test('a weights file elsewhere tells nothing', () => {
-  expect(modelNameOf(join(sep, 'downloads', 'model_best.safetensors'))).toBeUndefined();
-  expect(modelNameOf(join(sep, 'models', 'fold1', 'model_best.safetensors'))).toBeUndefined();
+  expect(trainedFold(join(sep, 'downloads', 'model_best.safetensors'))?.model).toBeUndefined();
+  expect(trainedFold(join(sep, 'models', 'fold1', 'model_best.safetensors'))?.model).toBeUndefined();
 });
