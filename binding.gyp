@@ -46,7 +46,8 @@
       'type': 'static_library',
       'sources': ['<!@(node scripts/libtorch.mjs core)'],
       # CMake's precompiled header is part of every core source, so it is here too.
-      'cflags_cc': ['-include', '<(module_root_dir)/native/torch_pch.h'],
+      # As in CMakeLists.txt: vectors in most loops need them.
+      'cflags_cc': ['-include', '<(module_root_dir)/native/torch_pch.h', '-fno-math-errno', '-fno-trapping-math'],
       'xcode_settings': {'OTHER_CPLUSPLUSFLAGS': ['-include', '<(module_root_dir)/native/torch_pch.h']},
       'msvs_settings': {'VCCLCompilerTool': {'ForcedIncludeFiles': ['<(module_root_dir)/native/torch_pch.h']}},
     },

@@ -14,6 +14,15 @@ export { intersectCams, makeCam, type CellPrediction, type IntersectionOptions }
 export { listBackbones, trainingMemory, type BackboneInfo, type TrainingMemory } from './model/backbones';
 export { ComboLoss, type ComboLossOptions } from './model/combo_loss';
 export { PuzzleCam, type ForwardOptions, type Gradients, type PuzzleCamOptions } from './model/puzzle_cam';
+export {
+  augmentWith,
+  sampleAugmentation,
+  type AugmentationLevel,
+  type AugmentationOptions,
+  type AugmentationStep,
+  type GivenStep,
+  type SampleOptions,
+} from './training/augmentation';
 export { ReduceLrOnPlateau } from './training/plateau';
 export { sampleWeights } from './training/sample_weights';
 export { Trainer, type Batch, type EpochOptions, type TrainerOptions } from './training/trainer';

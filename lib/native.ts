@@ -79,6 +79,27 @@ export interface RateGroup {
   factor: number;
 }
 
+/** What training draws; checked, with every default filled in. */
+export interface NativeAugmentation {
+  level: 'none' | 'flips' | 'full';
+  resizedCrop: [from: number, to: number];
+  channelDropout: number;
+  mixup: number;
+  cutmix: number;
+  mixAlpha: number;
+}
+
+/** An operation and its numbers, as native/training/augment/operation.h lists them. */
+export interface NativeOperation {
+  op: string;
+  values: Float64Array;
+}
+
+export interface NativeStep extends NativeOperation {
+  /** (1 or B, …) instead of a drawn field. */
+  noise: NdArray<Float32Array> | null;
+}
+
 export interface TrainerOptions extends LossWeights {
   precision: string;
   beta1: number;
@@ -87,6 +108,7 @@ export interface TrainerOptions extends LossWeights {
   mean: number[];
   std: number[];
   groups: RateGroup[];
+  augmentation: NativeAugmentation;
   seed: bigint;
 }
 
@@ -197,6 +219,20 @@ export interface Addon {
   /** Planes of one field, (h, w) each, to (size, size, planes); they must not be touched until it settles. */
   resizeField(planes: NdArray<Uint8Array | Uint16Array>[], size: number, dtype: 'uint8'): Promise<Uint8Array>;
   resizeField(planes: NdArray<Uint8Array | Uint16Array>[], size: number, dtype: 'float32'): Promise<Float32Array>;
+  sampleAugmentation(
+    seed: bigint,
+    size: [height: number, width: number],
+    crop: [height: number, width: number],
+    channels: number,
+    o: NativeAugmentation,
+  ): NativeOperation[];
+  /** `byTensors`: by the operations of other devices, also on the CPU. */
+  augmentWith(
+    images: NdArray<Uint8Array>,
+    steps: NativeStep[],
+    device: string,
+    byTensors: boolean,
+  ): Promise<NdArray<Uint8Array>>;
   comboLoss(
     output: NativeOutput,
     targets: NdArray<Float32Array | Uint8Array>,

@@ -13,6 +13,13 @@ export function toNumber(text: string): number {
   throw new InvalidArgumentError('Expected a number.');
 }
 
+/** Reads two numbers, `.5,1`. */
+export function toRange(text: string): [from: number, to: number] {
+  const [from, to, ...more] = text.split(',').map(toNumber);
+  if (from !== undefined && to !== undefined && more.length === 0) return [from, to];
+  throw new InvalidArgumentError('Expected two numbers such as .5,1.');
+}
+
 export function numeric(flags: string, description: string, fallback?: number): Option {
   const option = new Option(flags, description).argParser(toNumber);
   return fallback === undefined ? option : option.default(fallback);

@@ -1,12 +1,16 @@
 import { Command, Option } from 'commander';
 import { planTraining } from '../training/outline';
 import type { TrainEvent, TrainOptions } from '../training/plan';
+import { AUGMENTATION_LEVELS, type AugmentationLevel, type AugmentationOptions } from '../training/augmentation';
+import { SAMPLERS } from '../training/sample_weights';
 import { trainFolds } from '../training/train_folds';
 import { outlineText } from './outline_text';
-import { commonOptions, deviceOptions, homeOptions, numeric, orNothing, specOf } from './arguments';
+import { commonOptions, deviceOptions, homeOptions, numeric, orNothing, specOf, toRange } from './arguments';
 import { Progress } from './progress';
 
-type TrainArguments = Omit<TrainOptions, 'spec'> & { spec?: string; json?: boolean; plan?: boolean };
+type Draws = Omit<AugmentationOptions, 'level'>;
+type TrainArguments = Omit<TrainOptions, 'spec' | 'augmentation'> &
+  Draws & { augmentation: AugmentationLevel; spec?: string; json?: boolean; plan?: boolean };
 
 function show(progress: Progress, event: TrainEvent): void {
   switch (event.kind) {
@@ -48,9 +52,12 @@ function show(progress: Progress, event: TrainEvent): void {
   }
 }
 
-async function run({ spec, json, plan, ...o }: TrainArguments, signal: AbortSignal): Promise<void> {
+async function run(given: TrainArguments, signal: AbortSignal): Promise<void> {
+  const { spec, json, plan, augmentation: level, ...rest } = given;
+  const { resizedCrop, channelDropout, mixup, cutmix, mixAlpha, ...o } = rest;
   const options: TrainOptions = {
     ...o,
+    augmentation: { level, resizedCrop, channelDropout, mixup, cutmix, mixAlpha },
     additionalLabelsFile: orNothing(o.additionalLabelsFile),
     pretrainedStage: orNothing(o.pretrainedStage),
     pretrained: orNothing(o.pretrained),
@@ -99,6 +106,21 @@ export function trainCommand(signal: AbortSignal): Command {
     .addOption(numeric('--image-size <pixels>', 'side of the stored images, a multiple of 64', 512))
     .addOption(
       numeric('--crop-size <pixels>', 'side of the random crop, a multiple of 64 (default: 384, at most the image)'),
+    )
+    .addOption(
+      new Option('--augmentation <level>', 'full: all that the original draws; flips: crops, flips and turns; none')
+        .choices(AUGMENTATION_LEVELS)
+        .default('full'),
+    )
+    .addOption(new Option('--resized-crop <from,to>', 'a crop of this share of the area, resized').argParser(toRange))
+    .addOption(numeric('--channel-dropout <chance>', 'that one channel becomes 0', 0))
+    .addOption(numeric('--mixup <chance>', 'that an image is blended with its neighbour', 0))
+    .addOption(numeric('--cutmix <chance>', 'that a part of its neighbour is pasted into an image', 0))
+    .addOption(numeric('--mix-alpha <alpha>', 'of the Beta distribution of the shares of both', 1))
+    .addOption(
+      new Option('--sampler <name>', 'how often an image is drawn: by its classes, by their root, or each once')
+        .choices(SAMPLERS)
+        .default('balanced'),
     )
     .addOption(
       new Option('--schedule <name>', 'of the learning rate').choices(['plateau', 'cosine']).default('plateau'),

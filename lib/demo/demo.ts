@@ -78,6 +78,7 @@ function trainOptions(o: DemoOptions, paths: Paths): TrainOptions {
     folds: requireInteger(o.folds ?? 2, 'folds', 2, 10),
     epochs: o.epochs ?? 24,
     batchSize: 8,
+    augmentation: { level: 'flips' }, // the fields are too small for the original's distortions
     lr: 2e-3,
     schedule: 'cosine',
     seed: o.seed ?? 1,

@@ -4,12 +4,12 @@ import { writeDurably } from '../data/durable';
 import { selectRows, type LabelTable } from '../data/labels';
 import { ImageLoader, type ImageIndex } from '../data/loader';
 import { CellcamError } from '../errors';
-import type { EpochTally, StepProgress } from '../native';
+import type { EpochTally, NativeAugmentation, StepProgress } from '../native';
 import { abortReason, type NdArray } from '../options';
 import type { PuzzleCam } from '../model/puzzle_cam';
 import { writeTrainingCurves, type EpochMetrics, type EpochRecord } from '../report/curves';
 import { epochMetrics, writeHistory } from './history';
-import { drawSamples, sampleWeights } from './sample_weights';
+import { sampler, type SamplerName } from './sample_weights';
 import type { ModelType } from './plan';
 import { createSchedule, type Schedule, type ScheduleName, type ScheduleState } from './schedule';
 import { readState, writeState } from './snapshots';
@@ -31,6 +31,8 @@ export interface FoldSettings {
   size: number;
   crop: number;
   gamma: number;
+  augmentation: NativeAugmentation;
+  sampler: SamplerName;
   precision: string;
   images: [train: number, valid: number];
 }
@@ -64,7 +66,7 @@ const GOLDEN = 0x9e3779b97f4a7c15n;
 export class FoldRun {
   readonly #in: FoldInput;
   readonly #trainer: Trainer;
-  readonly #weights: Float64Array;
+  readonly #sampler: (seed: bigint) => Int32Array;
   #schedule: Schedule;
   #epoch = 0;
   #history: EpochRecord[] = [];
@@ -79,10 +81,11 @@ export class FoldRun {
       spec: index.spec,
       loss: settings.mtype === 'regular' ? { beta: 0, gamma: 0 } : { gamma: settings.gamma },
       precision: settings.precision as 'auto',
+      augmentation: settings.augmentation,
       seed: BigInt(settings.seed) * 64n + BigInt(settings.fold),
     });
     this.#schedule = createSchedule(settings.schedule, settings);
-    this.#weights = sampleWeights(input.train.labels, { lists: input.train.lists });
+    this.#sampler = sampler(settings.sampler, input.train);
   }
 
   /** Runs to the end. On abort the state is saved before the signal's reason is thrown. */
@@ -135,7 +138,7 @@ export class FoldRun {
   #draw(epoch: number): Int32Array {
     const { seed, fold } = this.#in.settings;
     const stream = BigInt.asUintN(64, (BigInt(seed) * 64n + BigInt(fold)) * GOLDEN + BigInt(epoch));
-    return drawSamples(this.#weights, this.#weights.length, stream);
+    return this.#sampler(stream);
   }
 
   async #pass(
@@ -231,7 +234,8 @@ function checkSettings(path: string, found: FoldSettings, wanted: FoldSettings):
     return JSON.stringify(found[key]) !== JSON.stringify(wanted[key]);
   });
   if (changed.length === 0) return;
-  const list = changed.map((key) => `${key} ${String(found[key])} instead of ${String(wanted[key])}`).join(', ');
+  const text = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value));
+  const list = changed.map((key) => `${key} ${text(found[key])} instead of ${text(wanted[key])}`).join(', ');
   throw new CellcamError(
     'ERR_TRAINING',
     `Expected the state of this run in ${path} but it is of another: ${list}; use the same options, another --stage, or remove the folder`,

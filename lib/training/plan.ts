@@ -21,6 +21,8 @@ import {
 import type { EpochRecord } from '../report/curves';
 import { findBackbone } from '../model/backbones';
 import { native, type StepProgress } from '../native';
+import { augmentationOptions, type AugmentationOptions } from './augmentation';
+import { SAMPLERS, type SamplerName } from './sample_weights';
 import type { ScheduleName } from './schedule';
 
 export type ModelType = 'siamese' | 'regular';
@@ -68,6 +70,10 @@ export interface TrainOptions extends Partial<Homes> {
   cropSize?: number;
   device?: Device;
   precision?: Precision;
+  /** What is drawn for every training image. Default: all that the original draws. */
+  augmentation?: AugmentationOptions;
+  /** How often an image is drawn: by the classes' frequency (default), by its root, or each once. */
+  sampler?: SamplerName;
   /** plateau (default) or cosine. */
   schedule?: ScheduleName;
   spec?: DatasetSpec;
@@ -123,6 +129,8 @@ export function trainPlan(o: TrainOptions) {
     pretrainedStage: o.pretrainedStage == null ? undefined : requireName(o.pretrainedStage, 'pretrainedStage'),
     pretrained: o.pretrained == null ? undefined : findPretrained(requireString(o.pretrained, 'pretrained'), homes),
     folds,
+    augmentation: augmentationOptions(o.augmentation),
+    sampler: requireOneOf(o.sampler ?? 'balanced', 'sampler', SAMPLERS),
     schedule: requireOneOf(o.schedule ?? 'plateau', 'schedule', ['plateau', 'cosine'] as const),
     signal: requireSignal(o.signal),
     onEvent: o.onEvent ?? (() => undefined),

@@ -74,6 +74,27 @@ export function sampleWeights(
   });
 }
 
+export const SAMPLERS = ['balanced', 'sqrt', 'none'] as const;
+/** `balanced`: by `sampleWeights`, with replacement; `sqrt`: by their square roots; `none`: every row once, in random order. */
+export type SamplerName = (typeof SAMPLERS)[number];
+
+/**
+ * The rows of an epoch, as many as there are, in the order in which they are seen.
+ * @param table 0/1 labels of the training rows, (rows, classes), and the labels of each row as the table lists them
+ * @returns a function of the epoch's seed, so that the weights are worked out once
+ * @throws CellcamError ERR_INVALID_ARG
+ */
+export function sampler(
+  name: SamplerName,
+  table: { labels: NdArray<Uint8Array>; lists: number[][] },
+): (seed: bigint) => Int32Array {
+  const rows = table.labels.shape[0]!;
+  if (name === 'none') return (seed) => shuffledOrder(rows, seed);
+  const weights = sampleWeights(table.labels, { lists: table.lists });
+  const chances = name === 'sqrt' ? weights.map(Math.sqrt) : weights;
+  return (seed) => drawSamples(chances, rows, seed);
+}
+
 /** The upper 32 bits of a product of two 32-bit numbers. */
 function multiplyHigh(a: number, b: number): number {
   const aLow = a & 0xffff;

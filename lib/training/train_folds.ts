@@ -63,6 +63,8 @@ async function trainFold(
       epochs,
       batch,
       gamma,
+      augmentation: plan.augmentation,
+      sampler: plan.sampler,
       size: plan.imageSize,
       crop: plan.cropSize,
       precision: native((a) => a.resolve(model.device, plan.precision)).precision,

@@ -26,6 +26,7 @@ import {
   type Precision,
 } from '../options';
 import type { EpochMetrics } from '../report/curves';
+import { augmentationOptions, type AugmentationOptions } from './augmentation';
 import { epochMetrics } from './history';
 import { readState, writeState, type TrainerState } from './snapshots';
 
@@ -36,7 +37,9 @@ export interface TrainerOptions {
   loss?: ComboLossOptions;
   /** Default: 'auto'. */
   precision?: Precision;
-  /** Of crops, flips and turns. Default: 0. */
+  /** What is drawn for every training image. Default: all that the Python original draws. */
+  augmentation?: AugmentationOptions;
+  /** Of the augmentation. Default: 0. */
   seed?: number | bigint;
   /** Adam's; default 0.9, 0.999 and 1e-8. */
   beta1?: number;
@@ -69,7 +72,7 @@ export interface EpochOptions {
   learningRate?: number | Float64Array;
   /** Side of the random crop; default: the whole image. */
   crop?: number;
-  /** Flips and quarter turns. Default: true. */
+  /** Default: true; false leaves only the crop. */
   augment?: boolean;
   /** Steps between progress reports. Default: 20. */
   reportEvery?: number;
@@ -110,6 +113,7 @@ export class Trainer {
       mean: channels.map((c) => c.mean),
       std: channels.map((c) => c.std),
       groups: requireGroups(o.groups ?? []),
+      augmentation: augmentationOptions(o.augmentation),
       seed: BigInt.asUintN(64, BigInt(o.seed ?? 0)),
     };
     this.#native = native((a) => new a.Trainer(this.model.handle, options));

@@ -105,6 +105,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   init_image(env, exports);
   init_combo_loss(env, exports);
   init_puzzle_cam(env, exports);
+  init_augment(env, exports);
   init_batch_queue(env, exports);
   init_trainer(env, exports);
   init_predictor(env, exports);

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "model/puzzle_cam.h"
+#include "training/augment/sampler.h"
 #include "training/batch_queue.h"
 
 namespace cellcam::binding {
@@ -24,10 +25,14 @@ struct SharedModel {
 std::shared_ptr<SharedModel> model_of(const Napi::Value& value);
 std::shared_ptr<training::BatchQueue> queue_of(const Napi::Value& value);
 
+// { level, resizedCrop, channelDropout, mixup, cutmix, mixAlpha }
+training::augment::Options augmentation(const Napi::Object& o);
+
 // Each registers its class or functions on the addon's exports.
 void init_image(Napi::Env env, Napi::Object exports);
 void init_combo_loss(Napi::Env env, Napi::Object exports);
 void init_puzzle_cam(Napi::Env env, Napi::Object exports);
+void init_augment(Napi::Env env, Napi::Object exports);
 void init_batch_queue(Napi::Env env, Napi::Object exports);
 void init_trainer(Napi::Env env, Napi::Object exports);
 void init_predictor(Napi::Env env, Napi::Object exports);

@@ -29,6 +29,7 @@ training::TrainerOptions trainer_options(const Napi::Object& o, c10::Device devi
   }
   options.mean = floats(o, "mean");
   options.std = floats(o, "std");
+  options.augmentation = augmentation(o.Get("augmentation").As<Napi::Object>());
   options.seed = seed(o, "seed");
   return options;
 }

@@ -3,16 +3,13 @@
 #include <ATen/Functions.h>
 #include <ATen/core/grad_mode.h>
 
-#include "training/augment.h"
-
 namespace cellcam::inference {
 
 Predictor::Predictor(std::vector<std::shared_ptr<model::PuzzleCam>> models, model::Precision precision,
                      std::vector<float> mean, std::vector<float> std)
-    : models_(std::move(models)), precision_(precision) {
-  const at::Device device = models_.front()->device();
-  mean_ = at::tensor(mean).to(device);
-  std_ = at::tensor(std).to(device);
+    : models_(std::move(models)),
+      precision_(precision),
+      normalise_(at::tensor(mean).to(models_.front()->device()), at::tensor(std).to(models_.front()->device())) {
   for (const auto& m : models_) m->eval();
 }
 
@@ -21,7 +18,7 @@ Prediction Predictor::predict(const at::Tensor& images) const {
   const c10::InferenceMode inference;
   const at::Device device = models_.front()->device();
   const model::Autocast autocast(device, precision_);
-  const at::Tensor input = training::normalise(images.to(device), mean_, std_);
+  const at::Tensor input = normalise_(images.to(device));
   at::Tensor logits, maps;
   for (const auto& m : models_) {
     const model::PuzzleOutput out = m->forward(input, /*tiled=*/false);

@@ -5,6 +5,7 @@
 #include "model/cancellation.h"
 #include "model/precision.h"
 #include "model/puzzle_cam.h"
+#include "training/augment/augment.h"
 
 namespace cellcam::inference {
 
@@ -27,7 +28,7 @@ class Predictor {
  private:
   std::vector<std::shared_ptr<model::PuzzleCam>> models_;
   model::Precision precision_;
-  at::Tensor mean_, std_;
+  training::augment::Normalisation normalise_;
   model::CancelFlag cancel_{false};
 };
 

@@ -7,7 +7,6 @@
 #include "check.h"
 #include "error.h"
 #include "training/adam.h"
-#include "training/augment.h"
 #include "training/batch_queue.h"
 #include "training/grad_scaler.h"
 
@@ -73,28 +72,6 @@ const Register groups("groups have rates of their own and frozen parameters stan
   check_near(b.item<double>(), -1e-3, 1e-6, "the body's step");
   check(at::equal(c.detach(), at::zeros({1})), "a frozen parameter moved");
   check(at::equal(adam.state().back().second, at::tensor({1.0f, 1.0f, 0.0f})), "steps");
-});
-
-// Pixels in the order in which ATen turns and flips them.
-const Register geometry("crop, flip and quarter turns equal slicing, flip and rot90", [] {
-  const at::Tensor images = at::arange(2 * 8 * 9 * 3).reshape({2, 8, 9, 3}).to(at::kByte);
-  for (std::int64_t turns = 0; turns < 4; ++turns) {
-    for (const bool flip : {false, true}) {
-      const training::Geometry g{1, 3, flip, turns};
-      const at::Tensor got = training::apply_geometry(images, {g, g}, 5);
-      at::Tensor want = images.slice(1, 1, 6).slice(2, 3, 8);
-      if (flip) want = want.flip({2});
-      want = at::rot90(want, turns, {1, 2});
-      check(at::equal(got, want), "turns " + std::to_string(turns) + " flip " + std::to_string(flip));
-    }
-  }
-});
-
-const Register normalisation("normalised values equal (x / 255 - mean) / std", [] {
-  const at::Tensor images = at::arange(256).to(at::kByte).reshape({1, 16, 16, 1});
-  const at::Tensor out = training::normalise(images, at::full({1}, 0.485f), at::full({1}, 0.229f));
-  const at::Tensor want = (at::arange(256, at::kDouble) / 255 - 0.485) / 0.229;
-  check((out.flatten().to(at::kDouble) - want).abs().max().item<double>() < 1e-6, "far from the formula");
 });
 
 const Register in_order("batches arrive in order whatever the number of loader threads", [] {

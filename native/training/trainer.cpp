@@ -7,7 +7,8 @@
 #include <cmath>
 
 #include "error.h"
-#include "training/augment.h"
+#include "training/augment/augment.h"
+#include "training/augment/mix.h"
 
 namespace cellcam::training {
 
@@ -34,8 +35,7 @@ Trainer::Trainer(std::shared_ptr<model::PuzzleCam> model, TrainerOptions options
       options_(std::move(options)),
       adam_(parameters_of(*model_), options_.adam),
       scaler_(model_->device(), options_.scaler),
-      mean_(channel_values(options_.mean, model_->device())),
-      std_(channel_values(options_.std, model_->device())) {
+      normalise_(channel_values(options_.mean, model_->device()), channel_values(options_.std, model_->device())) {
   if (model_->device().is_cuda()) copy_ = std::make_unique<DeviceCopy>(model_->device());
 }
 
@@ -81,26 +81,29 @@ StepLosses Trainer::step(const at::Tensor& images, const at::Tensor& targets, do
   const model::CancellationScope scope(cancel_);
   model_->train();
   const at::Device device = model_->device();
-  const std::uint64_t seed = image_seed(options_.seed, 0, single_steps_++);
+  const std::uint64_t seed = augment::image_seed(options_.seed, 0, single_steps_++);
   const Pass pass = train_on(images.to(device), targets.to(device), learning_rate, seed);
   const at::Tensor losses = losses_of(pass.loss).cpu();
   const double* v = losses.data_ptr<double>();
   return {v[0], v[1], v[2], v[3]};
 }
 
-at::Tensor Trainer::prepare(const at::Tensor& slot, const EpochRequest& request, std::int64_t first_image) {
-  at::Tensor images = copy_ ? copy_->copy(slot) : slot;
-  if (request.train && (request.augment || request.crop != request.height || request.crop != request.width)) {
-    std::vector<Geometry> geometry;
-    for (std::int64_t i = 0; i < images.size(0); ++i) {
-      const std::uint64_t seed = image_seed(options_.seed, request.epoch, first_image + i);
-      Geometry g = draw_geometry(seed, request.height, request.width, request.crop);
-      if (!request.augment) g.flip = false, g.quarter_turns = 0;
-      geometry.push_back(g);
-    }
-    images = apply_geometry(images, geometry, request.crop);
+std::pair<at::Tensor, at::Tensor> Trainer::prepare(const at::Tensor& slot, const at::Tensor& targets,
+                                                   const EpochRequest& request, std::int64_t first_image) {
+  const at::Tensor images = copy_ ? copy_->copy(slot) : slot;
+  if (!request.train) return {normalise_(images), targets};
+  augment::Options options = options_.augmentation;
+  if (!request.augment) options = {augment::Level::none};
+  std::vector<augment::Recipe> recipes;
+  std::vector<augment::Mix> mixes;
+  for (std::int64_t i = 0; i < images.size(0); ++i) {
+    const std::uint64_t seed = augment::image_seed(options_.seed, request.epoch, first_image + i);
+    recipes.push_back(augment::draw(seed, request.height, request.width, {request.crop, request.crop}, images.size(3), options));
+    mixes.push_back(augment::draw_mix(seed, request.crop, request.crop, options));
   }
-  return normalise(images, mean_, std_);
+  const at::Tensor pixels = augment::prepare(images, recipes, normalise_, input_memory_);
+  if (options.mixup + options.cutmix <= 0) return {pixels, targets};
+  return augment::mixed(pixels, targets.to(at::kFloat), mixes, first_image);
 }
 
 // The state of one run_epoch call.
@@ -128,8 +131,8 @@ class Trainer::Epoch {
     if (!lease) return false;
     const std::int64_t first = lease->batch * request_.batch;
     const std::int64_t count = std::min(request_.batch, images_total_ - first);
-    const at::Tensor targets = targets_.narrow(0, first, count);
-    const Pass pass = run(read(*lease, first, count), targets, lease->batch);
+    const auto [images, targets] = read(*lease, first, count);
+    const Pass pass = run(images, targets, lease->batch);
     sums_.add_(losses_of(pass.loss), static_cast<double>(count));
     probabilities_.narrow(0, first, count).copy_(pass.output.logits.detach().sigmoid());
     images_ += count;
@@ -159,7 +162,7 @@ class Trainer::Epoch {
   std::int64_t steps() const { return (images_total_ + request_.batch - 1) / request_.batch; }
 
   // The slot is given back as soon as its pixels have been read.
-  at::Tensor read(const Lease& lease, std::int64_t first, std::int64_t count) {
+  std::pair<at::Tensor, at::Tensor> read(const Lease& lease, std::int64_t first, std::int64_t count) {
     struct Release {
       BatchQueue& queue;
       const Lease& lease;
@@ -167,12 +170,12 @@ class Trainer::Epoch {
     } const release{queue_, lease};
     const auto channels = static_cast<std::int64_t>(trainer_.options_.mean.size());
     const at::Tensor slot = at::from_blob(queue_.slot(lease), {count, request_.height, request_.width, channels}, at::kByte);
-    return trainer_.prepare(slot, request_, first);
+    return trainer_.prepare(slot, targets_.narrow(0, first, count), request_, first);
   }
 
   Pass run(const at::Tensor& images, const at::Tensor& targets, std::int64_t batch) {
     if (request_.train) {
-      const std::uint64_t seed = image_seed(trainer_.options_.seed, request_.epoch, batch * request_.batch);
+      const std::uint64_t seed = augment::image_seed(trainer_.options_.seed, request_.epoch, batch * request_.batch);
       return trainer_.train_on(images, targets, request_.learning_rates.at(static_cast<std::size_t>(batch)), seed);
     }
     const at::NoGradGuard no_grad;

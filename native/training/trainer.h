@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "model/cancellation.h"
@@ -11,6 +12,8 @@
 #include "model/precision.h"
 #include "model/puzzle_cam.h"
 #include "training/adam.h"
+#include "training/augment/augment.h"
+#include "training/augment/sampler.h"
 #include "training/batch_queue.h"
 #include "training/device_copy.h"
 #include "training/grad_scaler.h"
@@ -23,7 +26,8 @@ struct TrainerOptions {
   AdamOptions adam;
   GradScaler::Options scaler;
   std::vector<float> mean, std;  // per channel, of values in [0, 1]
-  std::uint64_t seed = 0;        // of the augmentation
+  augment::Options augmentation;
+  std::uint64_t seed = 0;  // of the augmentation
 };
 
 // One pass over images that come through a BatchQueue as (B, height, width, C) uint8 slots.
@@ -32,7 +36,7 @@ struct EpochRequest {
   std::int64_t epoch = 1;
   std::int64_t batch = 1, height = 0, width = 0;
   std::int64_t crop = 0;                // side of the square that training sees; validation sees whole images
-  bool augment = true;                  // flips and quarter turns (training only); the crop is always taken
+  bool augment = true;                  // training only; the crop is always taken
   at::Tensor targets;                   // (n, K) uint8 on the CPU, in the order of the epoch
   std::vector<double> learning_rates;   // one a step (training only)
   std::int64_t first_batch = 0;         // > 0 when an interrupted epoch goes on
@@ -93,13 +97,16 @@ class Trainer {
   // `seed` is what dropout draws from.
   Pass train_on(const at::Tensor& images, const at::Tensor& targets, double learning_rate, std::uint64_t seed);
   void optimise(const at::Tensor& loss, double learning_rate);
-  at::Tensor prepare(const at::Tensor& slot, const EpochRequest& request, std::int64_t first_image);
+  // A slot's images to the device, augmented (training only) and normalised, with their targets, which mixing changes.
+  std::pair<at::Tensor, at::Tensor> prepare(const at::Tensor& slot, const at::Tensor& targets, const EpochRequest& request,
+                                            std::int64_t first_image);
 
   std::shared_ptr<model::PuzzleCam> model_;
   TrainerOptions options_;
   Adam adam_;
   GradScaler scaler_;
-  at::Tensor mean_, std_;
+  augment::Normalisation normalise_;
+  at::Tensor input_memory_;  // of the last training batch, for the next
   std::int64_t single_steps_ = 0;  // how often step() was called
   std::unique_ptr<DeviceCopy> copy_;  // CUDA only
   std::atomic<bool> stop_{false};

@@ -1,0 +1,547 @@
+// The recipes of a batch on the CPU: one image at a time on each core, in two buffers that stay in the cache.
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include "training/augment/augment.h"
+#include "training/augment/noise.h"
+#include "training/augment/warp.h"
+
+// Wider vectors where the processor has them, chosen when the program starts; the sums are the same.
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
+#define CELLCAM_WIDEN __attribute__((target_clones("avx2", "default")))
+#else
+#define CELLCAM_WIDEN
+#endif
+
+namespace cellcam::training::augment {
+
+namespace {
+
+using Bytes = std::vector<std::uint8_t>;
+
+struct Image {
+  Bytes pixels;  // (height, width, channels)
+  std::int64_t height = 0, width = 0, channels = 0;
+
+  void reshape(std::int64_t h, std::int64_t w, std::int64_t c) {
+    height = h, width = w, channels = c;
+    pixels.resize(static_cast<std::size_t>(h * w * c));
+  }
+  std::uint8_t* row(std::int64_t y) { return pixels.data() + y * width * channels; }
+  const std::uint8_t* row(std::int64_t y) const { return pixels.data() + y * width * channels; }
+};
+
+// Adding and taking off this rounds a float under 2^22 to an integer, halves to even.
+constexpr float kRound = 12582912.0f;
+
+std::int64_t mirrored(std::int64_t i, std::int64_t n) {
+  if (n == 1) return 0;
+  const std::int64_t period = 2 * (n - 1), at = ((i % period) + period) % period;
+  return std::min(at, period - at);
+}
+
+// The image with `margin` pixels more on each side: mirrored without repeating the edge, or the edge repeated.
+void pad(const Image& in, std::int64_t margin, bool repeat_edge, Image& out) {
+  out.reshape(in.height + 2 * margin, in.width + 2 * margin, in.channels);
+  const std::int64_t c = in.channels;
+  const auto inside = [&](std::int64_t i, std::int64_t n) {
+    return repeat_edge ? std::clamp<std::int64_t>(i, 0, n - 1) : mirrored(i, n);
+  };
+  for (std::int64_t y = 0; y < out.height; ++y) {
+    const std::uint8_t* from = in.row(inside(y - margin, in.height));
+    std::uint8_t* to = out.row(y);
+    std::memcpy(to + margin * c, from, static_cast<std::size_t>(in.width * c));
+    for (std::int64_t i = 0; i < margin; ++i) {
+      std::memcpy(to + i * c, from + inside(i - margin, in.width) * c, static_cast<std::size_t>(c));
+      std::memcpy(to + (margin + in.width + i) * c, from + inside(in.width + i, in.width) * c, static_cast<std::size_t>(c));
+    }
+  }
+}
+
+// ---- noise
+
+constexpr std::int64_t kBlock = 1024;  // numbers that are drawn before they are used
+
+// Normal noise at the places from `first` on.
+CELLCAM_WIDEN void draw_noise(float* noise, std::int64_t first, std::int64_t count, NoiseKey key, float sigma, const float* quantiles) {
+  std::uint32_t bits[kBlock];
+  for (std::int64_t i = 0; i < count; ++i) bits[i] = noise_bits(static_cast<std::uint32_t>(first + i), key);
+  for (std::int64_t i = 0; i < count; ++i) noise[i] = normal_noise(bits[i], quantiles) * sigma;
+}
+
+// Truncates, as the original does.
+CELLCAM_WIDEN void add_to_values(std::uint8_t* v, const float* noise, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float sum = static_cast<float>(v[i]) + noise[i], low = sum > 0.0f ? sum : 0.0f;
+    v[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(low < 255.0f ? low : 255.0f));
+  }
+}
+
+// One number a pixel, rounded, so that the sum needs no rounding.
+CELLCAM_WIDEN void add_to_pixels(std::uint8_t* v, const float* noise, std::int64_t count, std::int64_t channels) {
+  float repeated[4 * kBlock];
+  const std::int64_t at_once = std::min<std::int64_t>(channels, 4);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float whole = (noise[i] + kRound) - kRound;
+    for (std::int64_t c = 0; c < at_once; ++c) repeated[i * at_once + c] = whole;
+  }
+  if (channels <= 4) return add_to_values(v, repeated, count * channels);
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t c = 0; c < channels; c += 4) add_to_values(v + i * channels + c, repeated + 4 * i, std::min<std::int64_t>(4, channels - c));
+  }
+}
+
+// Calls add(first, count, noise) for blocks of the `places`, with what was given or drawn.
+template <typename Add>
+void with_noise(const Operation& o, std::int64_t places, double sigma, const Add& add) {
+  float drawn[kBlock];
+  const NoiseKey key(static_cast<std::uint64_t>(o.value(1)));
+  for (std::int64_t first = 0; first < places; first += kBlock) {
+    const std::int64_t count = std::min(kBlock, places - first);
+    if (!o.given.defined()) draw_noise(drawn, first, count, key, static_cast<float>(sigma), half_normals().data_ptr<float>());
+    add(first, count, o.given.defined() ? o.given.data_ptr<float>() + first : drawn);
+  }
+}
+
+void gauss_noise(const Operation& o, Image& image) {
+  with_noise(o, static_cast<std::int64_t>(image.pixels.size()), std::sqrt(o.value(0)),
+             [&](std::int64_t first, std::int64_t count, const float* noise) { add_to_values(image.pixels.data() + first, noise, count); });
+}
+
+void shared_noise(const Operation& o, Image& image) {
+  with_noise(o, image.height * image.width, o.value(0), [&](std::int64_t first, std::int64_t count, const float* noise) {
+    add_to_pixels(image.pixels.data() + first * image.channels, noise, count, image.channels);
+  });
+}
+
+void holes(const Operation& o, Image& image) {
+  for (std::size_t i = 1; i + 3 < o.values.size(); i += 4) {
+    const std::int64_t x1 = std::clamp<std::int64_t>(o.whole(i), 0, image.width), x2 = std::clamp<std::int64_t>(o.whole(i + 2), x1, image.width);
+    const std::int64_t y1 = std::clamp<std::int64_t>(o.whole(i + 1), 0, image.height), y2 = std::clamp<std::int64_t>(o.whole(i + 3), y1, image.height);
+    for (std::int64_t y = y1; y < y2; ++y) {
+      std::memset(image.row(y) + x1 * image.channels, static_cast<int>(o.value(0)), static_cast<std::size_t>((x2 - x1) * image.channels));
+    }
+  }
+}
+
+// ---- flip and quarter turns
+
+// out[y, x] = in[row + y * row_y + x * row_x, col + y * col_y + x * col_x]
+void rearrange(bool flip, std::int64_t turns, const Image& in, Image& out) {
+  const bool odd = turns % 2 == 1;
+  out.reshape(odd ? in.width : in.height, odd ? in.height : in.width, in.channels);
+  std::int64_t row = 0, row_y = 1, row_x = 0, col = 0, col_y = 0, col_x = 1;
+  // From the last turn to the first: out[y, x] = in[x, last - y], where `last` is the last row of what comes out of that turn.
+  for (std::int64_t k = turns; k > 0; --k) {
+    const std::int64_t last = (k % 2 == 1 ? in.width : in.height) - 1;
+    const std::int64_t r = row, ry = row_y, rx = row_x;
+    row = col, row_y = col_y, row_x = col_x;
+    col = last - r, col_y = -ry, col_x = -rx;
+  }
+  if (flip) col = in.width - 1 - col, col_y = -col_y, col_x = -col_x;
+  const std::int64_t c = in.channels, step = (row_x * in.width + col_x) * c;
+  for (std::int64_t y = 0; y < out.height; ++y) {
+    const std::uint8_t* from = in.pixels.data() + ((row + y * row_y) * in.width + col + y * col_y) * c;
+    std::uint8_t* to = out.row(y);
+    if (c == 4) {
+      for (std::int64_t x = 0; x < out.width; ++x, from += step, to += 4) std::memcpy(to, from, 4);
+    } else {
+      for (std::int64_t x = 0; x < out.width; ++x, from += step, to += c) std::memcpy(to, from, static_cast<std::size_t>(c));
+    }
+  }
+}
+
+// ---- sampling
+
+// Mirrors coordinates into [0, n - 1] and splits them into the left neighbour and the weight of the right one.
+CELLCAM_WIDEN void split(const float* source, std::int64_t count, std::int64_t n, std::int32_t* left, float* weight) {
+  if (n == 1) {
+    std::fill_n(left, count, 0), std::fill_n(weight, count, 0.0f);
+    return;
+  }
+  const float last = static_cast<float>(n - 1), period = 2 * last, share = 1 / period, most = static_cast<float>(n - 2);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float turns = source[i] * share;
+    const float whole = static_cast<float>(static_cast<std::int32_t>(turns)) - (turns < 0 ? 1.0f : 0.0f);
+    const float x = source[i] - whole * period;
+    const float inside = std::min(std::max(x > last ? period - x : x, 0.0f), last);
+    const float first = std::min(static_cast<float>(static_cast<std::int32_t>(inside)), most);
+    left[i] = static_cast<std::int32_t>(first);
+    weight[i] = inside - first;
+  }
+}
+
+struct Row {
+  std::vector<float> x, y, right, below;
+  std::vector<std::int32_t> left, top;
+  explicit Row(std::int64_t width)
+      : x(static_cast<std::size_t>(width)), y(x), right(x), below(x), left(x.size()), top(x.size()) {}
+};
+
+// What lies at a row's sources, any number of channels.
+void blend_row(const Image& in, const Row& row, std::int64_t count, std::uint8_t* to) {
+  const std::int64_t c = in.channels, next = in.width > 1 ? c : 0, under = in.height > 1 ? in.width * c : 0;
+  for (std::int64_t i = 0; i < count; ++i, to += c) {
+    const auto at = static_cast<std::size_t>(i);
+    const std::uint8_t* p = in.pixels.data() + (row.top[at] * in.width + row.left[at]) * c;
+    for (std::int64_t k = 0; k < c; ++k) {
+      const float a = p[k], b = p[next + k], d = p[under + k], e = p[under + next + k];
+      const float upper = a + row.right[at] * (b - a), lower = d + row.right[at] * (e - d);
+      to[k] = static_cast<std::uint8_t>((upper + row.below[at] * (lower - upper) + kRound) - kRound);
+    }
+  }
+}
+
+#if defined(__GNUC__)
+// The same for four channels, the usual number: a pixel is one vector.
+using Bytes16 = std::uint8_t __attribute__((vector_size(16)));
+using Floats4 = float __attribute__((vector_size(16)));
+using Integers4 = std::int32_t __attribute__((vector_size(16)));
+
+inline Floats4 load4(const std::uint8_t* p) {
+  std::int32_t word;
+  std::memcpy(&word, p, 4);
+  const auto bytes = reinterpret_cast<Bytes16>(Integers4{word, 0, 0, 0});
+  const Bytes16 none{};
+  const Bytes16 wide = __builtin_shufflevector(bytes, none, 0, 16, 16, 16, 1, 16, 16, 16, 2, 16, 16, 16, 3, 16, 16, 16);
+  return __builtin_convertvector(reinterpret_cast<Integers4>(wide), Floats4);
+}
+
+// After kRound was added, the lowest byte of each float is the number, 0 to 255.
+inline void store4(Floats4 shifted, std::uint8_t* to) {
+  const auto bytes = reinterpret_cast<Bytes16>(shifted);
+  const Bytes16 low = __builtin_shufflevector(bytes, bytes, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+  const std::int32_t word = reinterpret_cast<Integers4>(low)[0];
+  std::memcpy(to, &word, 4);
+}
+
+CELLCAM_WIDEN void blend_row4(const std::uint8_t* in, std::int64_t width, std::int64_t under, const Row& row, std::int64_t count, std::uint8_t* to) {
+  const std::int32_t *left = row.left.data(), *top = row.top.data();
+  const float *right = row.right.data(), *below = row.below.data();
+  for (std::int64_t i = 0; i < count; ++i, to += 4) {
+    const std::uint8_t* p = in + (top[i] * width + left[i]) * 4;
+    const Floats4 a = load4(p), b = load4(p + 4), d = load4(p + under), e = load4(p + under + 4);
+    const Floats4 upper = a + right[i] * (b - a), lower = d + right[i] * (e - d);
+    store4(upper + below[i] * (lower - upper) + kRound, to);
+  }
+}
+#endif
+
+// Samples rows of `out` (its size is set) from where `source` says: source(y, xs, ys) fills the coordinates of row y.
+template <typename Source>
+void sample(const Image& in, const Source& source, Image& out) {
+  Row row(out.width);
+  for (std::int64_t y = 0; y < out.height; ++y) {
+    source(y, row.x.data(), row.y.data());
+    split(row.x.data(), out.width, in.width, row.left.data(), row.right.data());
+    split(row.y.data(), out.width, in.height, row.top.data(), row.below.data());
+#if defined(__GNUC__)
+    if (in.channels == 4 && in.width > 1 && in.height > 1) {
+      blend_row4(in.pixels.data(), in.width, in.width * 4, row, out.width, out.row(y));
+      continue;
+    }
+#endif
+    blend_row(in, row, out.width, out.row(y));
+  }
+}
+
+void sample(const Image& in, const Sampling& s, Image& out) {
+  const std::int64_t width = out.width;
+  switch (s.kind) {
+    case Sampling::Kind::affine:
+      return sample(in, [&](std::int64_t y, float* xs, float* ys) {
+        const double row_x = s.affine[1] * static_cast<double>(y) + s.affine[2], row_y = s.affine[4] * static_cast<double>(y) + s.affine[5];
+        for (std::int64_t x = 0; x < width; ++x) {
+          xs[x] = static_cast<float>(row_x + s.affine[0] * static_cast<double>(x));
+          ys[x] = static_cast<float>(row_y + s.affine[3] * static_cast<double>(x));
+        }
+      }, out);
+    case Sampling::Kind::axes:
+      return sample(in, [&](std::int64_t y, float* xs, float* ys) {
+        std::copy(s.map_x.begin(), s.map_x.end(), xs);
+        std::fill_n(ys, width, s.map_y[static_cast<std::size_t>(y)]);
+      }, out);
+    case Sampling::Kind::radial:
+      return sample(in, [&](std::int64_t y, float* xs, float* ys) {
+        for (std::int64_t x = 0; x < width; ++x) {
+          const auto at = radial_source(static_cast<double>(x), static_cast<double>(y), s.k, static_cast<double>(in.height), static_cast<double>(in.width));
+          xs[x] = static_cast<float>(at[0]), ys[x] = static_cast<float>(at[1]);
+        }
+      }, out);
+  }
+}
+
+// field: (2, height, width), dx before dy.
+void displace(const Image& in, const float* field, Image& out) {
+  const std::int64_t width = out.width, plane = out.height * out.width;
+  sample(in, [&](std::int64_t y, float* xs, float* ys) {
+    for (std::int64_t x = 0; x < width; ++x) {
+      xs[x] = static_cast<float>(x) + field[y * width + x];
+      ys[x] = static_cast<float>(y) + field[plane + y * width + x];
+    }
+  }, out);
+}
+
+// ---- blurs
+
+// Adds `weight` times `count` values.
+CELLCAM_WIDEN void accumulate(std::uint16_t* sum, const std::uint8_t* v, std::uint16_t weight, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) sum[i] = static_cast<std::uint16_t>(sum[i] + weight * v[i]);
+}
+
+CELLCAM_WIDEN void divide_half_even(const std::uint16_t* sum, float divisor, std::int64_t count, std::uint8_t* out) {
+  const float factor = 1 / divisor;
+  for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<std::uint8_t>((static_cast<float>(sum[i]) * factor + kRound) - kRound);
+}
+
+CELLCAM_WIDEN void shift_half_up(const std::uint16_t* sum, int bits, std::int64_t count, std::uint8_t* out) {
+  const std::uint32_t half = 1u << (bits - 1);
+  for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<std::uint8_t>((sum[i] + half) >> bits);
+}
+
+void gaussian_blur(const Operation& o, const Image& in, Image& padded, Image& out) {
+  const std::int64_t side = o.whole(0), margin = side / 2, c = in.channels, count = in.width * c;
+  static constexpr std::uint16_t kThree[] = {1, 2, 1}, kFive[] = {1, 4, 6, 4, 1};
+  const std::uint16_t* weights = side == 3 ? kThree : kFive;
+  pad(in, margin, false, padded);
+  out.reshape(in.height, in.width, c);
+  std::vector<std::uint16_t> sum(static_cast<std::size_t>(count));
+  for (std::int64_t y = 0; y < in.height; ++y) {
+    std::fill(sum.begin(), sum.end(), std::uint16_t{0});
+    for (std::int64_t dy = 0; dy < side; ++dy) {
+      for (std::int64_t dx = 0; dx < side; ++dx) {
+        accumulate(sum.data(), padded.row(y + dy) + dx * c, static_cast<std::uint16_t>(weights[dy] * weights[dx]), count);
+      }
+    }
+    shift_half_up(sum.data(), side == 3 ? 4 : 8, count, out.row(y));
+  }
+}
+
+void motion_blur(const Operation& o, const Image& in, Image& padded, Image& out) {
+  const std::int64_t side = o.whole(0), c = in.channels, count = in.width * c;
+  const std::uint32_t line = motion_line(side, o.whole(1), o.whole(2), o.whole(3), o.whole(4));
+  float cells = 0;
+  for (std::uint32_t bits = line; bits != 0; bits &= bits - 1) ++cells;
+  pad(in, side / 2, false, padded);
+  out.reshape(in.height, in.width, c);
+  std::vector<std::uint16_t> sum(static_cast<std::size_t>(count));
+  for (std::int64_t y = 0; y < in.height; ++y) {
+    std::fill(sum.begin(), sum.end(), std::uint16_t{0});
+    for (std::int64_t cell = 0; cell < side * side; ++cell) {
+      if ((line >> cell & 1u) != 0) accumulate(sum.data(), padded.row(y + cell / side) + cell % side * c, 1, count);
+    }
+    divide_half_even(sum.data(), cells, count, out.row(y));
+  }
+}
+
+constexpr std::int64_t kLane = 64;  // values that one pass of the median treats side by side
+
+// Orders two lanes: the smaller values to a, the larger to b.
+inline void order(std::uint8_t* __restrict a, std::uint8_t* __restrict b) {
+  for (std::int64_t i = 0; i < kLane; ++i) {
+    const std::uint8_t x = a[i], y = b[i];
+    a[i] = x < y ? x : y;
+    b[i] = x < y ? y : x;
+  }
+}
+
+// The median by forgetting: of half of the values and two more, neither the smallest nor the largest can be the median; drop
+// both, take one more, and so on to the last three. `windows` are side * side pointers to kLane values each.
+CELLCAM_WIDEN void median_of(const std::uint8_t* const* windows, std::int64_t count, std::uint8_t* out, std::int64_t values) {
+  alignas(64) std::uint8_t kept[27][kLane];
+  std::int64_t size = count / 2 + 2, next = size;
+  for (std::int64_t i = 0; i < size; ++i) std::memcpy(kept[i], windows[i], kLane);
+  for (;;) {
+    const std::int64_t half = size / 2;
+    for (std::int64_t i = 0; i < half; ++i) order(kept[i], kept[size - 1 - i]);  // smaller ones below, larger ones above
+    for (std::int64_t i = 1; i < (size + 1) / 2; ++i) order(kept[0], kept[i]);
+    for (std::int64_t i = size / 2; i < size - 1; ++i) order(kept[i], kept[size - 1]);
+    if (size == 3) break;
+    std::memcpy(kept[0], windows[next++], kLane);  // in the place of the smallest
+    size -= 1;                                     // and without the largest
+  }
+  std::memcpy(out, kept[1], static_cast<std::size_t>(values));
+}
+
+void median_blur(const Operation& o, const Image& in, Image& padded, Image& out) {
+  const std::int64_t side = o.whole(0), c = in.channels, count = in.width * c;
+  pad(in, side / 2, true, padded);
+  padded.pixels.resize(padded.pixels.size() + kLane);  // the last lane of the last row may read on
+  out.reshape(in.height, in.width, c);
+  const std::uint8_t* windows[49];
+  for (std::int64_t y = 0; y < in.height; ++y) {
+    for (std::int64_t i = 0; i < count; i += kLane) {
+      for (std::int64_t n = 0; n < side * side; ++n) windows[n] = padded.row(y + n / side) + n % side * c + i;
+      median_of(windows, side * side, out.row(y) + i, std::min(kLane, count - i));
+    }
+  }
+}
+
+// ---- tone
+
+void apply_table(const Operation& o, Image& image) {
+  const std::array<std::uint8_t, 256> table = tone_table(o);
+  for (std::uint8_t& v : image.pixels) v = table[v];
+}
+
+void drop_channels(const Operation& o, Image& image) {
+  for (std::size_t i = 0; i < o.values.size(); ++i) {
+    for (std::size_t at = static_cast<std::size_t>(o.whole(i)); at < image.pixels.size(); at += static_cast<std::size_t>(image.channels)) image.pixels[at] = 0;
+  }
+}
+
+// ---- one image
+
+class Bench {
+ public:
+  // `field`: the displacements of an ElasticTransform, else nullptr.
+  const Image& run(const std::uint8_t* pixels, std::array<std::int64_t, 3> shape, const Recipe& recipe, const float* field) {
+    begin(pixels, shape, recipe);
+    const Operation *flip = find_stage(recipe, Stage::flip), *turn = find_stage(recipe, Stage::turn);
+    if (const Operation* o = find_stage(recipe, Stage::noise)) noise(*o);
+    if (flip || (turn && turn->whole(0) != 0)) {
+      rearrange(flip != nullptr, turn ? turn->whole(0) : 0, now_, other_);
+      std::swap(now_, other_);
+    }
+    if (const Operation* o = find_stage(recipe, Stage::warp)) warp(*o, field);
+    if (const Operation* o = find_stage(recipe, Stage::blur)) blur(*o);
+    if (const Operation* o = find_stage(recipe, Stage::tone)) apply_table(*o, now_);
+    if (const Operation* o = find_stage(recipe, Stage::channels)) drop_channels(*o, now_);
+    return now_;
+  }
+
+ private:
+  void begin(const std::uint8_t* pixels, std::array<std::int64_t, 3> shape, const Recipe& recipe) {
+    const auto [h, w, c] = shape;
+    const Operation* crop = find_stage(recipe, Stage::crop);
+    if (crop && crop->op == Op::RandomResizedCrop) {
+      other_.reshape(h, w, c);
+      std::memcpy(other_.pixels.data(), pixels, other_.pixels.size());
+      now_.reshape(crop->whole(4), crop->whole(4), c);
+      return sample(other_, *sampling_of(*crop, h, w), now_);
+    }
+    const std::int64_t y1 = crop ? crop->whole(0) : 0, x1 = crop ? crop->whole(1) : 0;
+    now_.reshape(crop ? crop->whole(2) : h, crop ? crop->whole(3) : w, c);
+    for (std::int64_t y = 0; y < now_.height; ++y) {
+      std::memcpy(now_.row(y), pixels + ((y1 + y) * w + x1) * c, static_cast<std::size_t>(now_.width * c));
+    }
+  }
+
+  void noise(const Operation& o) {
+    if (o.op == Op::GaussNoise) return gauss_noise(o, now_);
+    if (o.op == Op::CoarseDropout) return holes(o, now_);
+    shared_noise(o, now_);
+  }
+
+  void warp(const Operation& o, const float* field) {
+    if (const auto sampling = sampling_of(o, now_.height, now_.width)) {
+      other_.reshape(now_.height, now_.width, now_.channels);
+      sample(now_, *sampling, other_);
+      std::swap(now_, other_);
+    }
+    if (o.op != Op::ElasticTransform) return;
+    other_.reshape(now_.height, now_.width, now_.channels);
+    displace(now_, field, other_);
+    std::swap(now_, other_);
+  }
+
+  void blur(const Operation& o) {
+    if (o.op == Op::GaussianBlur) gaussian_blur(o, now_, padded_, other_);
+    if (o.op == Op::MotionBlur) motion_blur(o, now_, padded_, other_);
+    if (o.op == Op::MedianBlur) median_blur(o, now_, padded_, other_);
+    std::swap(now_, other_);
+  }
+
+  Image now_, other_, padded_;
+};
+
+// The displacements of the images that need them: (n, 2, h, w) and each image's place in there.
+struct Fields {
+  at::Tensor values;
+  std::vector<std::int64_t> place;
+
+  Fields(const std::vector<Recipe>& recipes, std::int64_t height, std::int64_t width) : place(recipes.size(), -1) {
+    std::vector<const Operation*> elastic;
+    std::array<std::int64_t, 2> size{height, width};
+    for (std::size_t i = 0; i < recipes.size(); ++i) {
+      const Operation* o = find_stage(recipes[i], Stage::warp);
+      if (o == nullptr || o->op != Op::ElasticTransform) continue;
+      place[i] = static_cast<std::int64_t>(elastic.size());
+      elastic.push_back(o);
+      size = size_before(recipes[i], Stage::warp, height, width);
+    }
+    if (!elastic.empty()) values = displacements(elastic, size[0], size[1], at::kCPU).contiguous();
+  }
+
+  const float* of(std::size_t image) const {
+    return place[image] < 0 ? nullptr : values.data_ptr<float>() + place[image] * values.stride(0);
+  }
+};
+
+// A median costs more than all else together, and grows with its side.
+std::vector<std::int64_t> costly_first(const std::vector<Recipe>& recipes) {
+  std::vector<std::int64_t> order(recipes.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto side = [&](std::int64_t i) {
+    const Operation* blur = find_stage(recipes[static_cast<std::size_t>(i)], Stage::blur);
+    return blur && blur->op == Op::MedianBlur ? blur->value(0) : 0;
+  };
+  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) { return side(a) > side(b); });
+  return order;
+}
+
+// Runs the recipes and hands each result to finish(image, result).
+template <typename Finish>
+void for_each_image(const at::Tensor& images, const std::vector<Recipe>& recipes, const Finish& finish) {
+  const std::int64_t h = images.size(1), w = images.size(2), c = images.size(3);
+  const Fields fields(recipes, h, w);
+  half_normals();  // made by one thread
+  // Images differ in cost, so threads take them one by one instead of by equal shares, the costly ones first.
+  const std::vector<std::int64_t> order = costly_first(recipes);
+  std::atomic<std::size_t> next{0};
+  at::parallel_for(0, std::min<std::int64_t>(at::get_num_threads(), images.size(0)), 1, [&](std::int64_t, std::int64_t) {
+    Bench bench;
+    for (std::size_t turn = next++; turn < order.size(); turn = next++) {
+      const std::int64_t i = order[turn];
+      const auto image = static_cast<std::size_t>(i);
+      finish(i, bench.run(images.const_data_ptr<std::uint8_t>() + i * images.stride(0), {h, w, c}, recipes[image], fields.of(image)));
+    }
+  });
+}
+
+std::array<std::int64_t, 4> size_after(const at::Tensor& images, const std::vector<Recipe>& recipes) {
+  const auto size = size_before(recipes.front(), Stage::count, images.size(1), images.size(2));
+  return {images.size(0), size[0], size[1], images.size(3)};
+}
+
+}  // namespace
+
+at::Tensor apply_on_host(const at::Tensor& given, const std::vector<Recipe>& recipes) {
+  const at::Tensor images = given.contiguous(), out = at::empty(size_after(images, recipes), at::kByte);
+  for_each_image(images, recipes, [&](std::int64_t i, const Image& result) {
+    std::memcpy(out.data_ptr<std::uint8_t>() + i * out.stride(0), result.pixels.data(), result.pixels.size());
+  });
+  return out;
+}
+
+at::Tensor prepare_on_host(const at::Tensor& given, const std::vector<Recipe>& recipes, const Normalisation& normalise,
+                           at::Tensor& memory) {
+  const at::Tensor images = given.contiguous();
+  const auto size = size_after(images, recipes);
+  const bool free = memory.defined() && memory.storage().use_count() == 1 && memory.sizes() == at::IntArrayRef(size);
+  if (!free) memory = at::empty(size, at::kFloat);
+  const at::Tensor& out = memory;
+  for_each_image(images, recipes, [&](std::int64_t i, const Image& result) {
+    normalise.on_host(result.pixels.data(), result.height * result.width, out.data_ptr<float>() + i * out.stride(0));
+  });
+  return out.permute({0, 3, 1, 2});
+}
+
+}  // namespace cellcam::training::augment
