@@ -1,6 +1,5 @@
 /** Class names between bars, or between commas unless names hold commas themselves; undefined if one is no class. */
 function namedLabels(text: string, classes: readonly string[]): number[] | undefined {
-  if (classes.includes(text)) return [classes.indexOf(text)];
   const separator = text.includes('|') || classes.some((name) => name.includes(',')) ? '|' : ',';
   const labels = text.split(separator).map((name) => classes.indexOf(name.trim()));
   return labels.includes(-1) ? undefined : labels;

@@ -66,11 +66,17 @@ describe('inspectFile refuses', () => {
     ['a wrong label', 'x.csv', 'ID,Label\na,[7]\n', 'ERR_TABLE'],
     ['a wrong size', 'x.csv', 'ID,ImageHeight,ImageWidth\na,7,-7\n', 'ERR_TABLE'],
     ['what is no gzip data', 'x.csv.gz', 'ID\na\n', 'ERR_TABLE'],
-    ['another kind of file', 'x.png', Buffer.from('\x89PNG\r\n\x1a\n\0\0\0\rIHDR', 'latin1'), 'ERR_TABLE'],
   ])('%s', async (_, name, content, code) => {
     const path = content === undefined ? scratch.path(name) : file(name, content);
     await expect(inspectFile(path, { spec })).rejects.toEqual(coded(code));
     await expect(inspectFile(path, { spec })).rejects.toThrow(name);
+  });
+
+  test('what is neither, by one line without its contents', async () => {
+    const path = file('x.png', Buffer.from('\x89PNG\r\n\x1a\n\0\0\0\rIHDR', 'latin1'));
+    await expect(inspectFile(path)).rejects.toThrow(
+      `Expected an HDF5 file or a CSV table in ${path} but it is neither`,
+    );
   });
 
   test('an aborted signal', async () => {
