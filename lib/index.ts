@@ -2,7 +2,16 @@ export { CellcamError, type ErrorCode } from './errors';
 export type { Device, NdArray, Precision } from './options';
 export { HPA, datasetSpec, readDatasetSpec, type ChannelSpec, type DatasetSpec } from './data/dataset_spec';
 export { dumpImages, type DumpOptions, type DumpProgress, type DumpResult } from './data/dump';
-export { readLabels, type LabelTable } from './data/labels';
+export {
+  inspectFile,
+  inspectFiles,
+  type InspectManyOptions,
+  type InspectOptions,
+  type Inspection,
+} from './data/inspect';
+export type { FileReport, Hdf5Report, IdComparison, LabelBalance, Listing, TableReport } from './data/inspect_report';
+export { readLabels, type LabelOptions, type LabelTable } from './data/labels';
+export { mergeLabels, type MergedInput, type MergeOptions, type MergeResult } from './data/merge_labels';
 export { resizeImage } from './data/resize';
 export type { DType, TensorData, Weights, WeightTensor } from './data/weights/tensors';
 export { listWeights, readWeights, writeWeights, type ReadOptions, type TensorOutline } from './data/weights/weights';

@@ -10,6 +10,8 @@ import { convertCommand } from './convert';
 import { demoCommand } from './demo';
 import { doctorCommand } from './doctor_command';
 import { dumpCommand } from './dump';
+import { inspectCommand } from './inspect';
+import { labelsCommand } from './labels';
 import { oofCommand } from './oof';
 import { trainCommand } from './train';
 
@@ -45,6 +47,8 @@ function program(signal: AbortSignal): Command {
     dumpCommand(signal),
     trainCommand(signal),
     oofCommand(signal),
+    labelsCommand(),
+    inspectCommand(signal),
     convertCommand(),
     backbonesCommand(),
     doctorCommand(),

@@ -85,8 +85,11 @@ export function dumpPlan(o: DumpOptions): DumpPlan {
   };
 }
 
-/** The ids of a folder: every field of which at least one channel is there. Ascending. */
-async function listIds(folder: string, spec: DatasetSpec): Promise<string[]> {
+/**
+ * The ids of a folder: every field of which at least one channel is there. Ascending.
+ * @throws CellcamError ERR_FILE_NOT_FOUND for a folder that is missing or has no images
+ */
+export async function folderIds(folder: string, spec: DatasetSpec): Promise<string[]> {
   let names: string[];
   try {
     names = await readdir(folder);
@@ -97,15 +100,14 @@ async function listIds(folder: string, spec: DatasetSpec): Promise<string[]> {
   }
   const endings = spec.channels.map(({ suffix }) => `_${suffix}.png`);
   const ids = endings.flatMap((end) => names.filter((n) => n.endsWith(end)).map((n) => n.slice(0, -end.length)));
-  return [...new Set(ids)].filter((id) => id !== '').sort();
+  const present = [...new Set(ids)].filter((id) => id !== '').sort();
+  if (present.length > 0) return present;
+  const example = spec.channels.map(({ suffix }) => `<id>_${suffix}.png`).join(', ');
+  throw new CellcamError('ERR_FILE_NOT_FOUND', `Expected images ${example} in ${folder} but found none`);
 }
 
 /** The ids to dump, ascending. @throws CellcamError ERR_FILE_NOT_FOUND for a folder that is missing or has no images */
 export async function wantedIds({ imagesFolder, spec, ids }: DumpPlan): Promise<string[]> {
-  const present = await listIds(imagesFolder, spec);
-  if (present.length === 0) {
-    const example = spec.channels.map(({ suffix }) => `<id>_${suffix}.png`).join(', ');
-    throw new CellcamError('ERR_FILE_NOT_FOUND', `Expected images ${example} in ${imagesFolder} but found none`);
-  }
+  const present = await folderIds(imagesFolder, spec);
   return ids === undefined ? present : [...new Set(ids)].sort();
 }

@@ -131,6 +131,14 @@ export class Hdf5Reader {
     return info.dtype === 'uint8' ? Float32Array.from(bytes, (v) => v / 255) : inUnitRange(bytes, where).slice();
   }
 
+  /**
+   * A field's bytes as stored (little-endian for float32), valid until the next read of any file in this thread.
+   * @throws CellcamError ERR_HDF5 or ERR_FILE_NOT_FOUND
+   */
+  storedBytes(id: string): Uint8Array {
+    return this.#read(this.#find(id));
+  }
+
   /** Closes every file. Calling it again does nothing. */
   close(): void {
     for (const file of this.#files.values()) file.close();

@@ -1,10 +1,10 @@
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { gunzipSync } from 'node:zlib';
-import { parse } from 'csv-parse/sync';
+import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { stringify } from 'csv-stringify/sync';
-import { CellcamError, codeOf, messageOf } from '../errors';
+import { CellcamError, messageOf } from '../errors';
 import { invalidArgument, type NdArray, requireInteger, requireOneOf, requireString } from '../options';
+import { CsvTable } from './csv_table';
 import { HPA, type DatasetSpec } from './dataset_spec';
+import { isEmptyList, labelIndices } from './label_list';
 
 /** Names of the containers that an image can live in. */
 const CONTAINERS = ['default', 'external', 'additional', '2018'] as const;
@@ -22,93 +22,39 @@ export interface LabelTable {
   path: string;
 }
 
+/** How to read a table of labels. */
+export interface LabelOptions {
+  /** Whose classes; default: HPA. */
+  spec?: DatasetSpec | undefined;
+  /** Replaces ext in every row. */
+  ext?: string | undefined;
+}
+
+/** How to scan one. */
+export interface ScanOptions extends LabelOptions {
+  /** Leave out rows without a label instead of refusing the table. */
+  skipUnlabelled?: boolean | undefined;
+  /** Leave out rows marked `True` in the column in_trainset: HPA's images that Kaggle's train.csv has under another ID. */
+  skipTrainSet?: boolean | undefined;
+}
+
+/** A table of labels, and what of the file is not in it. */
+export interface LabelScan {
+  table: LabelTable;
+  /** Below the header. */
+  rows: number;
+  unlabelled: number;
+  inTrainSet: number;
+  /** Rows whose ID was there before. */
+  repeated: number;
+}
+
 /** Where each column stands; -1 for those that are absent. */
 interface Columns {
-  id: number;
+  trainSet: number;
   label: number;
   ext: number;
   classes: number[];
-}
-
-function readText(path: string): string {
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(requireString(path, 'path'));
-  } catch (error) {
-    if (codeOf(error) === 'ERR_INVALID_ARG') throw error;
-    if (codeOf(error) === 'ENOENT') {
-      throw new CellcamError('ERR_FILE_NOT_FOUND', `Expected a table at ${path} but there is no such file`, {
-        cause: error,
-      });
-    }
-    throw new CellcamError('ERR_TABLE', `Cannot read the table ${path}: ${messageOf(error)}`, { cause: error });
-  }
-  if (!path.endsWith('.gz')) return bytes.toString('utf8');
-  try {
-    return gunzipSync(bytes).toString('utf8');
-  } catch (error) {
-    throw new CellcamError('ERR_TABLE', `Expected gzip data in ${path}: ${messageOf(error)}`, { cause: error });
-  }
-}
-
-const CSV = { bom: true, record_delimiter: '\n', skip_empty_lines: true };
-
-/** A parsed file with all `needed` columns and at least one row below the header. */
-class CsvTable {
-  readonly header: string[];
-  readonly rows: string[][];
-  private readonly text: string;
-
-  constructor(
-    readonly path: string,
-    needed: string[],
-  ) {
-    // One kind of line end, as csv-parse counts a CRLF within quotes as two lines.
-    this.text = readText(path).replace(/\r\n?/g, '\n');
-    const [header, ...rows] = this.parse();
-    this.rows = rows;
-    this.header = (header ?? []).map((name) => name.trim());
-    this.checkHeader(needed);
-    if (rows.length === 0) throw this.error(-1, 'Expected at least one row below the header');
-  }
-
-  /** An error about a row (-1: the header). Lines are counted only here, as counting them doubles the time of reading. */
-  error(row: number, problem: string): CellcamError {
-    const read = parse(this.text, { ...CSV, to: row + 2, info: true }) as unknown as { info: { lines: number } }[];
-    return new CellcamError('ERR_TABLE', `${this.path}:${read.at(-1)?.info.lines ?? 1}: ${problem}`);
-  }
-
-  private parse(): string[][] {
-    try {
-      return parse(this.text, CSV);
-    } catch (error) {
-      const { lines } = error as { lines?: number };
-      throw new CellcamError('ERR_TABLE', `${this.path}:${lines ?? 1}: ${messageOf(error)}`, { cause: error });
-    }
-  }
-
-  private checkHeader(needed: string[]): void {
-    const { header } = this;
-    const missing = needed.filter((name) => !header.includes(name));
-    if (missing.length > 0) {
-      const found = header.length === 0 ? 'the file is empty' : `the header is ${header.slice(0, 5).join(',')}`;
-      throw this.error(-1, `Expected the columns ${needed.join(', ')}; ${missing.join(', ')} is missing: ${found}`);
-    }
-    const twice = header.find((name, i) => name !== '' && header.indexOf(name) !== i);
-    if (twice !== undefined) throw this.error(-1, `Expected every column once but '${twice}' is there twice`);
-  }
-}
-
-/** The label indices of `[6, 12]`, `8|5|0` or `6`; undefined where the text is none of these. */
-function splitList(text: string): string[] | undefined {
-  const trimmed = text.trim();
-  const bracketed = /^\[([\s\d,]*)\]$/.exec(trimmed);
-  if (bracketed) {
-    const inner = bracketed[1]!.trim();
-    return inner === '' ? [] : inner.split(',').map((part) => part.trim());
-  }
-  if (trimmed === '') return [];
-  return trimmed.split('|').map((part) => part.trim());
 }
 
 /** Turns rows into a LabelTable; a row whose id was there before is checked and left out. */
@@ -119,33 +65,48 @@ class LabelReader {
   private readonly seen = new Set<string>();
   private readonly matrix: Uint8Array;
   private readonly columns: Columns;
+  private readonly spec: DatasetSpec;
+  private readonly counts = { unlabelled: 0, inTrainSet: 0, repeated: 0 };
 
   constructor(
     private readonly csv: CsvTable,
-    private readonly spec: DatasetSpec,
+    private readonly options: ScanOptions,
   ) {
+    const { classes } = (this.spec = options.spec ?? HPA);
     const column = (name: string) => csv.header.indexOf(name);
-    this.columns = { id: column('ID'), label: column('Label'), ext: column('ext'), classes: spec.classes.map(column) };
-    this.matrix = new Uint8Array(csv.rows.length * spec.classes.length);
+    const [label, ext, trainSet] = ['Label', 'ext', 'in_trainset'].map(column) as [number, number, number];
+    this.columns = { label, ext, trainSet, classes: classes.map(column) };
+    this.matrix = new Uint8Array(csv.rows.length * classes.length);
   }
 
-  read(): LabelTable {
-    this.csv.rows.forEach((fields, row) => this.add(fields, row));
+  read(): LabelScan {
+    const ids = this.csv.ids();
+    this.csv.rows.forEach((fields, row) => {
+      if (!this.leavesOut(fields)) this.add(ids[row]!, fields, row);
+    });
     const shape: [number, number] = [this.ids.length, this.spec.classes.length];
     const labels = { data: this.matrix.slice(0, shape[0] * shape[1]), shape };
-    return { ids: this.ids, ext: this.ext, labels, lists: this.lists, path: this.csv.path };
+    const table = { ids: this.ids, ext: this.ext, labels, lists: this.lists, path: this.csv.path };
+    return { table, rows: ids.length, ...this.counts };
   }
 
-  private add(fields: string[], row: number): void {
-    const id = fields[this.columns.id]!.trim();
-    if (id === '') throw this.csv.error(row, 'Expected a non-empty ID');
+  private leavesOut(fields: string[]): boolean {
+    const { skipUnlabelled, skipTrainSet } = this.options;
+    const inTrainSet = skipTrainSet === true && fields[this.columns.trainSet]?.trim().toLowerCase() === 'true';
+    const unlabelled = !inTrainSet && skipUnlabelled === true && isEmptyList(fields[this.columns.label]!);
+    if (inTrainSet) this.counts.inTrainSet++;
+    if (unlabelled) this.counts.unlabelled++;
+    return inTrainSet || unlabelled;
+  }
+
+  private add(id: string, fields: string[], row: number): void {
     const list = this.parseList(fields[this.columns.label]!, row);
-    const ext = this.parseExt(fields[this.columns.ext], row);
+    const ext = this.options.ext ?? this.parseExt(fields[this.columns.ext], row);
     const first = this.ids.length * this.spec.classes.length;
     const own = this.matrix.subarray(first, first + this.spec.classes.length).fill(0);
     for (const label of list) own[label] = 1;
-    this.checkOneHot(fields, own, row);
-    if (this.seen.has(id)) return;
+    this.checkOneHot(id, fields, own, row);
+    if (this.seen.has(id)) return void this.counts.repeated++;
     this.seen.add(id);
     this.ids.push(id);
     this.ext.push(ext);
@@ -153,9 +114,10 @@ class LabelReader {
   }
 
   private parseList(text: string, row: number): number[] {
-    const list = splitList(text)?.map((part) => (/^\d+$/.test(part) ? Number(part) : NaN));
-    if (list === undefined || list.some(Number.isNaN)) {
-      throw this.csv.error(row, `Expected labels such as [6, 12] or 6|12 in Label but received '${text}'`);
+    const list = labelIndices(text, this.spec.classes);
+    if (list === undefined) {
+      const names = this.spec.classes.slice(0, 2).join('|');
+      throw this.csv.error(row, `Expected labels such as [6, 12], 6|12 or ${names} in Label but received '${text}'`);
     }
     if (list.length === 0) throw this.csv.error(row, 'Expected at least one label in Label but it is empty');
     const last = this.spec.classes.length - 1;
@@ -170,33 +132,42 @@ class LabelReader {
     throw this.csv.error(row, `Expected one of ${CONTAINERS.join(', ')} in ext but received '${ext}'`);
   }
 
-  private checkOneHot(fields: string[], own: Uint8Array, row: number): void {
-    const { classes, id, label } = this.columns;
+  private checkOneHot(id: string, fields: string[], own: Uint8Array, row: number): void {
+    const { classes, label } = this.columns;
     for (let c = 0; c < classes.length; c++) {
       const text = fields[classes[c]!];
       // Absent columns give undefined; the exact texts are compared first because all but a few tables hold these.
       if (text === undefined || text === (own[c] === 1 ? '1' : '0')) continue;
       if (text.trim() !== '' && Number(text) === own[c]) continue;
-      const where = `column '${this.spec.classes[c]}' of ${fields[id]}, whose Label is ${fields[label]},`;
+      const where = `column '${this.spec.classes[c]}' of ${id}, whose Label is ${fields[label]},`;
       throw this.csv.error(row, `Expected ${own[c]} in ${where} but received '${text}'`);
     }
   }
 }
 
+/** `readLabels` of a table that is parsed already, with counts of what was left out. @throws CellcamError ERR_TABLE */
+export function scanLabels(csv: CsvTable, o: ScanOptions = {}): LabelScan {
+  return new LabelReader(csv, o).read();
+}
+
+/** Opens a table of image labels. @throws CellcamError ERR_FILE_NOT_FOUND; ERR_TABLE with file and line */
+export function openLabels(path: string): CsvTable {
+  return new CsvTable(path, ['ID', 'Label']);
+}
+
 /**
- * Reads a table of image labels: columns ID and Label (`[6, 12]`, `8|5|0` or `6`); ext, `default` where absent or
- * empty; and one 0/1 column a class by its name, which must agree with Label where it is there. Of rows with the same
- * ID the first is kept.
+ * Reads a table of image labels: columns ID and Label (`[6, 12]`, `8|5|0`, `6`, or class names: `Nucleoplasm|Cytosol`,
+ * `Nucleoplasm,Cytosol`); ext, `default` where absent or empty; and one 0/1 column a class by its name, which must agree
+ * with Label where it is there. Of rows with the same ID the first is kept. HPA's public table (kaggle_2021.tsv: Image and
+ * Label_idx) is read too; the last part of an image's address is its ID.
  * @param path CSV, UTF-8
  * @param o.spec whose classes; default: HPA
  * @param o.ext replaces ext in every row
  * @throws CellcamError ERR_FILE_NOT_FOUND; ERR_TABLE with file and line; ERR_INVALID_ARG
  */
-export function readLabels(path: string, o: { spec?: DatasetSpec; ext?: string } = {}): LabelTable {
-  const spec = o.spec ?? HPA;
+export function readLabels(path: string, o: LabelOptions = {}): LabelTable {
   const ext = o.ext === undefined ? undefined : requireOneOf(o.ext, 'ext', CONTAINERS);
-  const table = new LabelReader(new CsvTable(path, ['ID', 'Label']), spec).read();
-  return ext === undefined ? table : { ...table, ext: table.ids.map(() => ext) };
+  return scanLabels(openLabels(path), { spec: o.spec, ext }).table;
 }
 
 /**
@@ -244,6 +215,26 @@ export function concatTables(a: LabelTable, b: LabelTable): LabelTable {
   };
 }
 
+const SIZE_COLUMNS = ['ImageHeight', 'ImageWidth'];
+
+/** `readSizes` of a table that is parsed already. @throws CellcamError ERR_TABLE */
+export function scanSizes(csv: CsvTable): Map<string, { height: number; width: number }> {
+  const columns = SIZE_COLUMNS.map((name) => csv.header.indexOf(name));
+  const pixels = (fields: string[], row: number, side: 0 | 1) => {
+    const text = fields[columns[side]!]!;
+    const size = Number(text);
+    if (/^\s*\d+\s*$/.test(text) && Number.isSafeInteger(size) && size > 0) return size;
+    throw csv.error(row, `Expected a positive integer in ${SIZE_COLUMNS[side]} but received '${text}'`);
+  };
+  const ids = csv.ids();
+  const sizes = new Map<string, { height: number; width: number }>();
+  csv.rows.forEach((fields, row) => {
+    const size = { height: pixels(fields, row, 0), width: pixels(fields, row, 1) };
+    if (!sizes.has(ids[row]!)) sizes.set(ids[row]!, size);
+  });
+  return sizes;
+}
+
 /**
  * Reads the original sizes of images: columns ID, ImageHeight, ImageWidth, in pixels. Of rows with the same ID the
  * first is kept.
@@ -251,25 +242,7 @@ export function concatTables(a: LabelTable, b: LabelTable): LabelTable {
  * @throws CellcamError ERR_FILE_NOT_FOUND; ERR_TABLE with file and line
  */
 export function readSizes(path: string): Map<string, { height: number; width: number }> {
-  const names = ['ID', 'ImageHeight', 'ImageWidth'];
-  const csv = new CsvTable(path, names);
-  const [id, height, width] = names.map((name) => csv.header.indexOf(name)) as [number, number, number];
-  const pixels = (text: string, name: string, row: number) => {
-    const size = Number(text);
-    if (/^\s*\d+\s*$/.test(text) && Number.isSafeInteger(size) && size > 0) return size;
-    throw csv.error(row, `Expected a positive integer in ${name} but received '${text}'`);
-  };
-  const sizes = new Map<string, { height: number; width: number }>();
-  csv.rows.forEach((fields, row) => {
-    const name = fields[id]!.trim();
-    if (name === '') throw csv.error(row, 'Expected a non-empty ID');
-    const size = {
-      height: pixels(fields[height]!, 'ImageHeight', row),
-      width: pixels(fields[width]!, 'ImageWidth', row),
-    };
-    if (!sizes.has(name)) sizes.set(name, size);
-  });
-  return sizes;
+  return scanSizes(new CsvTable(path, ['ID', ...SIZE_COLUMNS]));
 }
 
 /**
