@@ -2,6 +2,7 @@
 // Builds the addon into build/Release/cellcam.node: by cmake-js, or by node-gyp on machines without CMake.
 //   node scripts/build.mjs [--builder cmake-js|node-gyp]
 //   node scripts/build.mjs --tests      builds and runs the native tests instead
+//   node scripts/build.mjs --bench      builds build/cellcam_bench of native/bench instead
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -61,8 +62,12 @@ async function cmakeJs(command, args) {
 }
 
 /** Configures; once more from nothing if a cache of another folder, generator or compiler is in the way. */
-async function configure(libtorch, tests) {
-  const settings = { CELLCAM_LIBTORCH: libtorch.dir, CELLCAM_TESTS: tests ? 'ON' : 'OFF' };
+async function configure(libtorch, { tests = false, bench = false } = {}) {
+  const settings = {
+    CELLCAM_LIBTORCH: libtorch.dir,
+    CELLCAM_TESTS: tests ? 'ON' : 'OFF',
+    CELLCAM_BENCH: bench ? 'ON' : 'OFF',
+  };
   // LibTorch's DLLs share their heap with the addon only if both use the runtime's DLL.
   if (process.platform === 'win32') settings.CMAKE_MSVC_RUNTIME_LIBRARY = 'MultiThreadedDLL';
   const args = Object.entries(settings).map(([name, value]) => `--CD${name}=${value}`);
@@ -79,7 +84,7 @@ async function configure(libtorch, tests) {
 }
 
 async function buildByCmakeJs(libtorch) {
-  await configure(libtorch, false);
+  await configure(libtorch);
   await cmakeJs('build', ['--target', 'cellcam', '--parallel', `${jobs()}`]);
 }
 
@@ -112,7 +117,7 @@ export async function buildAddon(libtorch, builder = hasCmake() ? 'cmake-js' : '
 
 /** Builds the native tests and runs them; rejects with their exit code as `status`. */
 async function runTests(libtorch) {
-  await configure(libtorch, true);
+  await configure(libtorch, { tests: true });
   await cmakeJs('build', ['--target', 'cellcam_tests', '--parallel', `${jobs()}`]);
   const name = process.platform === 'win32' ? 'cellcam_tests.exe' : 'cellcam_tests';
   const places = ['build', 'build/Release'].map((folder) => path.join(ROOT, folder, name));
@@ -127,12 +132,20 @@ async function runTests(libtorch) {
   });
 }
 
+async function buildBench(libtorch) {
+  await configure(libtorch, { bench: true });
+  await cmakeJs('build', ['--target', 'cellcam_bench', '--parallel', `${jobs()}`]);
+}
+
 async function main() {
-  const options = { tests: { type: 'boolean', default: false }, builder: { type: 'string' } };
+  const flag = { type: 'boolean', default: false };
+  const options = { tests: flag, bench: flag, builder: { type: 'string' } };
   const { values } = parseArgs({ options });
   const libtorch = await ensureLibtorch();
   console.log(`cellcam: LibTorch ${libtorch.version} (${libtorch.variant}) in ${libtorch.dir}`);
-  await (values.tests ? runTests(libtorch) : buildAddon(libtorch, values.builder));
+  if (values.tests) return runTests(libtorch);
+  if (values.bench) return buildBench(libtorch);
+  await buildAddon(libtorch, values.builder);
 }
 
 if (isMain(import.meta.url)) {

@@ -11,6 +11,7 @@ interface DumpArguments {
   dtype: 'uint8' | 'float32';
   metaOutput?: string;
   workers?: number;
+  filePattern?: string;
   spec?: string;
   json?: boolean;
 }
@@ -23,6 +24,7 @@ async function run(o: DumpArguments, signal: AbortSignal): Promise<void> {
     imageSize: o.imageSize,
     dtype: o.dtype,
     ...(o.metaOutput === undefined ? {} : { metaOutput: o.metaOutput }),
+    ...(o.filePattern === undefined ? {} : { filePattern: o.filePattern }),
     ...(o.workers === undefined ? {} : { workers: o.workers }),
     spec: specOf(o.spec),
     signal,
@@ -56,7 +58,8 @@ export function dumpCommand(signal: AbortSignal): Command {
     .addOption(numeric('--image-size <pixels>', 'side of the stored images', 512))
     .addOption(new Option('--dtype <dtype>', 'what to store').choices(['uint8', 'float32']).default('uint8'))
     .option('--meta-output <file>', 'also write the table ID,ImageHeight,ImageWidth that oof joins')
-    .addOption(numeric('--workers <number>', 'images in flight (default: one a core)'));
+    .option('--file-pattern <name>', "names of the files (default: '{id}_{channel}.png'): grey PNG, TIFF or JPEG")
+    .addOption(numeric('--workers <number>', 'images in flight (default: one more than cores)'));
   for (const option of commonOptions()) command.addOption(option);
   return command.action((o: DumpArguments) => run(o, signal));
 }

@@ -5,7 +5,7 @@ import { CellcamError, messageOf } from '../errors';
 export interface ChannelSpec {
   /** Unique name, such as `red`. */
   name: string;
-  /** File name part: `<id>_<suffix>.png`. Default: the name. */
+  /** What stands for `{channel}` in the names of the files. Default: the name. */
   suffix: string;
   /** Mean and standard deviation of the values in [0, 1], taken off and divided by before the network. */
   mean: number;
@@ -20,6 +20,8 @@ export interface DatasetSpec {
   negativeClass: number | null;
   /** In the order in which they are stacked, dumped and shown to the network. */
   channels: ChannelSpec[];
+  /** Names of a field's files, with `{id}` and `{channel}` once each; PNG, TIFF or JPEG by what they hold. Default: FILE_PATTERN. */
+  filePattern?: string;
   /** Names of the channels that show nuclei and cell bodies. */
   nucleusChannel: string;
   cellChannels: string[];
@@ -28,6 +30,8 @@ export interface DatasetSpec {
 function channel(name: string, mean: number, std: number): ChannelSpec {
   return { name, suffix: name, mean, std };
 }
+
+export const FILE_PATTERN = '{id}_{channel}.png';
 
 /** The Human Protein Atlas single-cell classification data: 19 locations; microtubules, protein, nucleus, ER. */
 export const HPA: DatasetSpec = {
@@ -59,6 +63,7 @@ export const HPA: DatasetSpec = {
     channel('blue', 0.406, 0.225),
     channel('yellow', 0.485, 0.229),
   ],
+  filePattern: FILE_PATTERN,
   nucleusChannel: 'blue',
   cellChannels: ['red', 'yellow'],
 };
@@ -85,10 +90,21 @@ function isListOfNames(value: unknown): value is string[] {
   );
 }
 
+/** @throws CellcamError ERR_INVALID_ARG */
+export function checkFilePattern(value: unknown, where = 'filePattern'): string {
+  const once = (part: string): boolean => typeof value === 'string' && value.split(part).length === 2;
+  check(
+    typeof value === 'string' && once('{id}') && once('{channel}') && !/[/\\]/.test(value),
+    where,
+    "a file name with {id} and {channel} once each, such as '{id}_{channel}.tif',",
+  );
+  return value;
+}
+
 /**
  * Checks a specification and fills in what was left out.
  * @param value a whole DatasetSpec, or parts of one: `classes` and `channels` are needed; `negativeClass` is null if absent,
- *   `nucleusChannel` and `cellChannels` default to the first channel and to all others
+ *   `filePattern` `{id}_{channel}.png`, `nucleusChannel` and `cellChannels` default to the first channel and to all others
  * @param where what to call it in an error
  * @throws CellcamError ERR_INVALID_ARG
  */
@@ -121,6 +137,7 @@ export function datasetSpec(value: unknown = HPA, where = 'spec'): DatasetSpec {
     classes,
     negativeClass: negative as number | null,
     channels,
+    filePattern: checkFilePattern(given.filePattern ?? FILE_PATTERN, where),
     nucleusChannel: nucleusChannel as string,
     cellChannels,
   };

@@ -3,7 +3,8 @@ import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { CellcamError, messageOf } from '../errors';
 import { invalidArgument, requireInteger, requireOneOf, requireSignal, requireString } from '../options';
-import { type DatasetSpec, datasetSpec, HPA } from './dataset_spec';
+import { checkFilePattern, type DatasetSpec, datasetSpec, FILE_PATTERN, HPA } from './dataset_spec';
+import { channelFiles } from './field';
 import type { FieldInfo, PixelType } from './hdf5';
 
 /** How far a dump is. Fields that earlier runs stored are not counted. */
@@ -17,7 +18,7 @@ export interface DumpProgress {
 
 /** What `dumpImages` takes. */
 export interface DumpOptions {
-  /** Holds `<id>_<suffix>.png`, one file a channel. */
+  /** Holds one file a channel, named by the specification's `filePattern`: grey PNG, TIFF or JPEG of 8 or 16 bit. */
   imagesFolder: string;
   /** The index; the pixels go to the folder `<hdf5Output>.shards` beside it. */
   hdf5Output: string;
@@ -25,6 +26,8 @@ export interface DumpOptions {
   imageSize?: number;
   /** Names the channels; default HPA. */
   spec?: DatasetSpec;
+  /** Names of the files, instead of the specification's. */
+  filePattern?: string;
   /** `uint8` (default): floor(255·x), what training sees anyway, a quarter of the disk. `float32`: x in [0, 1]. */
   dtype?: PixelType;
   /** Which fields; default all of the folder. */
@@ -33,7 +36,7 @@ export interface DumpOptions {
   metaOutput?: string;
   /** Fields a shard; default 512. What a killed process loses at most. */
   shardSize?: number;
-  /** Fields in flight at once, each with all its pixels in memory; default one a core. */
+  /** Fields in flight at once, each with all its pixels in memory; default one more than there are cores. */
   workers?: number;
   signal?: AbortSignal;
   onProgress?: (progress: DumpProgress) => void;
@@ -65,7 +68,8 @@ function requireIds(value: unknown): readonly string[] {
 /** @throws CellcamError ERR_INVALID_ARG */
 export function dumpPlan(o: DumpOptions): DumpPlan {
   if (typeof o !== 'object' || o === null) throw invalidArgument('an object', 'options', o);
-  const spec = datasetSpec(o.spec ?? HPA);
+  const given = datasetSpec(o.spec ?? HPA);
+  const spec = o.filePattern === undefined ? given : { ...given, filePattern: checkFilePattern(o.filePattern) };
   const size = requireInteger(o.imageSize ?? 512, 'imageSize', 1, 16384);
   const dtype = requireOneOf(o.dtype ?? 'uint8', 'dtype', ['uint8', 'float32'] as const);
   if (o.onProgress !== undefined && typeof o.onProgress !== 'function') {
@@ -79,7 +83,7 @@ export function dumpPlan(o: DumpOptions): DumpPlan {
     ids: o.ids === undefined ? undefined : requireIds(o.ids),
     metaOutput: o.metaOutput === undefined ? undefined : resolve(requireString(o.metaOutput, 'metaOutput')),
     shardSize: requireInteger(o.shardSize ?? 512, 'shardSize', 1),
-    workers: requireInteger(o.workers ?? availableParallelism(), 'workers', 1),
+    workers: requireInteger(o.workers ?? availableParallelism() + 1, 'workers', 1),
     signal: requireSignal(o.signal),
     onProgress: o.onProgress,
   };
@@ -98,11 +102,15 @@ export async function folderIds(folder: string, spec: DatasetSpec): Promise<stri
       cause: error,
     });
   }
-  const endings = spec.channels.map(({ suffix }) => `_${suffix}.png`);
-  const ids = endings.flatMap((end) => names.filter((n) => n.endsWith(end)).map((n) => n.slice(0, -end.length)));
-  const present = [...new Set(ids)].filter((id) => id !== '').sort();
-  if (present.length > 0) return present;
-  const example = spec.channels.map(({ suffix }) => `<id>_${suffix}.png`).join(', ');
+  const { channels, filePattern = FILE_PATTERN } = spec;
+  const ids = channels.flatMap(({ suffix }) => {
+    const [before = '', after = ''] = filePattern.replace('{channel}', () => suffix).split('{id}');
+    const of = (name: string): boolean =>
+      name.length > before.length + after.length && name.startsWith(before) && name.endsWith(after);
+    return names.filter(of).map((name) => name.slice(before.length, name.length - after.length));
+  });
+  if (ids.length > 0) return [...new Set(ids)].sort();
+  const example = channelFiles('', '<id>', spec).join(', ');
   throw new CellcamError('ERR_FILE_NOT_FOUND', `Expected images ${example} in ${folder} but found none`);
 }
 

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { CellcamError } from '../errors';
 import type { NdArray } from '../options';
-import type { DatasetSpec } from './dataset_spec';
+import { type DatasetSpec, FILE_PATTERN } from './dataset_spec';
 import { readGrey } from './png';
 
 /** One field as its files hold it: a plane of shape (height, width) a channel, in the specification's order. */
@@ -11,9 +11,18 @@ export interface Field {
   width: number;
 }
 
-/** The files of a field, one a channel: `<id>_<suffix>.png`. */
-export function channelFiles(folder: string, id: string, spec: DatasetSpec): string[] {
-  return spec.channels.map(({ suffix }) => join(folder, `${id}_${suffix}.png`));
+/** The files of a field, one a channel, as the specification's pattern names them. */
+export function channelFiles(
+  folder: string,
+  id: string,
+  { channels, filePattern = FILE_PATTERN }: DatasetSpec,
+): string[] {
+  return channels.map(({ suffix }) =>
+    join(
+      folder,
+      filePattern.replace('{channel}', () => suffix).replace('{id}', () => id),
+    ),
+  );
 }
 
 /**

@@ -36,14 +36,17 @@ function unreadable(path: string, error: unknown): CellcamError {
   });
 }
 
-function checkedDepth({ channels, depth, bitsPerSample = 8 }: sharp.Metadata, path: string): Depth {
-  const found =
-    channels !== 1
-      ? `${channels} channels`
-      : bitsPerSample < 8 || (depth !== 'uchar' && depth !== 'ushort')
-        ? `${bitsPerSample} bits (${depth}) a pixel`
-        : undefined;
-  if (found === undefined) return depth as Depth;
+/** What makes an image unusable; undefined if nothing does. */
+function flaw({ channels, depth, bitsPerSample = 8, pages = 1 }: sharp.Metadata): string | undefined {
+  if (pages > 1) return `${pages} pages`;
+  if (channels !== 1) return `${channels} channels`;
+  if (bitsPerSample >= 8 && (depth === 'uchar' || depth === 'ushort')) return undefined;
+  return `${bitsPerSample} bits (${depth}) a pixel`;
+}
+
+function checkedDepth(metadata: sharp.Metadata, path: string): Depth {
+  const found = flaw(metadata);
+  if (found === undefined) return metadata.depth as Depth;
   throw new CellcamError('ERR_IMAGE', `Expected a grey 8- or 16-bit image in ${path} but it has ${found}`);
 }
 

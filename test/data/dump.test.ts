@@ -342,3 +342,85 @@ describeShared('reference cases of 64 × 64', () => {
     expect(readFileSync(scratch.path('meta.csv'), 'utf8')).toContain('\nset_300x200,300,200\n');
   });
 });
+
+describe('files of other names and kinds', () => {
+  const random = Buffer.from(Array.from({ length: 24 * 20 }, (_, i) => (i * 7919) % 251));
+  const grey = (data: Buffer) => sharp(data, { raw: { width: 20, height: 24, channels: 1 } }).toColourspace('b-w');
+  const deep = new Uint16Array(24 * 20).map((_, i) => (i * 104729) % 65521);
+
+  async function write(folder: string, name: (channel: string) => string, write: (file: string) => Promise<unknown>) {
+    mkdirSync(scratch.path(folder), { recursive: true });
+    for (const channel of ['red', 'green', 'blue', 'yellow']) await write(join(scratch.path(folder), name(channel)));
+  }
+  const stored = async (folder: string, filePattern?: string) => {
+    const output = scratch.path(`${folder}.hdf5`);
+    const result = await dump({
+      imagesFolder: scratch.path(folder),
+      hdf5Output: output,
+      ...(filePattern ? { filePattern } : {}),
+    });
+    expect(result.failed).toEqual([]);
+    return contents(output);
+  };
+
+  test('TIFF of 8 and 16 bit gives what PNG gives', async () => {
+    const deepImage = () => sharp(deep, { raw: { width: 20, height: 24, channels: 1 } }).toColourspace('grey16');
+    for (const [depth, image] of [
+      ['8', () => grey(random)],
+      ['16', deepImage],
+    ] as const) {
+      await write(
+        `png${depth}`,
+        (c) => `a_${c}.png`,
+        (file) => image().png().toFile(file),
+      );
+      await write(
+        `tif${depth}`,
+        (c) => `${c}-a.tif`,
+        (file) => image().tiff({ compression: 'lzw' }).toFile(file),
+      );
+      expect(await stored(`tif${depth}`, '{channel}-{id}.tif')).toEqual(await stored(`png${depth}`));
+    }
+  });
+
+  test('JPEG is read as its decoder gives it', async () => {
+    await write(
+      'jpg',
+      (c) => `a.b_${c}.jpg`,
+      (file) => grey(random).jpeg({ quality: 90 }).toFile(file),
+    );
+    const all = await stored('jpg', '{id}_{channel}.jpg');
+    expect(Object.keys(all)).toEqual(['a.b']);
+    const decoded = await sharp(scratch.path('jpg', 'a.b_red.jpg')).toColourspace('b-w').raw().toBuffer();
+    await write(
+      'decoded',
+      (c) => `a.b_${c}.png`,
+      (file) => grey(decoded).png().toFile(file),
+    );
+    expect(await stored('decoded')).toEqual(all);
+  });
+
+  test('a TIFF of several pages is refused', async () => {
+    await write(
+      'pages',
+      (c) => `a_${c}.tif`,
+      async (file) => {
+        const pages = sharp(Buffer.concat([random, random]), {
+          raw: { width: 20, height: 48, channels: 1, pageHeight: 24 },
+        });
+        await pages.toColourspace('b-w').tiff().toFile(file);
+      },
+    );
+    const { failed } = await dump({ imagesFolder: scratch.path('pages'), filePattern: '{id}_{channel}.tif' });
+    expect(failed).toEqual([{ id: 'a', reason: expect.stringMatching(/2 pages/) as string }]);
+  });
+
+  test.each(['{id}.png', '{id}_{id}_{channel}.png', 'x/{id}_{channel}.png', ''])(
+    'the pattern %p is refused',
+    async (filePattern) => {
+      await expect(dump({ filePattern })).rejects.toThrow(
+        refusal('ERR_INVALID_ARG', /\{id\} and \{channel\} once each/),
+      );
+    },
+  );
+});

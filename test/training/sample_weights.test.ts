@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readLabels, selectRows } from '../../dist/data/labels';
-import { drawSamples, sampleWeights, shuffledOrder, SplitMix64 } from '../../dist/training/sample_weights';
+import { drawSamples, sampleWeights, sampler, shuffledOrder, SplitMix64 } from '../../dist/training/sample_weights';
 import { describeShared, readJson, shared } from '../reference_cases';
 
 const matrix = (rows: number[][]) => ({
@@ -139,5 +139,25 @@ describe('shuffledOrder', () => {
     }
     expect(seen.size).toBe(6);
     for (const count of seen.values()) expect(Math.abs(count - 1000)).toBeLessThan(120);
+  });
+});
+
+describe('sampler', () => {
+  // A class in 9 rows of 10 and another in 1.
+  const data = Uint8Array.from({ length: 20 }, (_, i) => Number(i % 2 === (i >= 18 ? 1 : 0)));
+  const lists = Array.from({ length: 10 }, (_, row) => [row === 9 ? 1 : 0]);
+  const table = { labels: { data, shape: [10, 2] }, lists };
+  const share = (name: 'balanced' | 'sqrt' | 'none') => {
+    const draw = sampler(name, table);
+    let rare = 0;
+    for (let seed = 0n; seed < 2000n; seed++) rare += draw(seed).filter((row) => row === 9).length;
+    return rare / 20000;
+  };
+
+  it('draws classes evenly, by the root of their rarity, or every row once', () => {
+    expect(share('balanced')).toBeCloseTo(0.5, 1);
+    expect(share('sqrt')).toBeCloseTo(1 / (1 + 9 / 3), 1);
+    expect(share('none')).toBe(0.1);
+    expect([...sampler('none', table)(3n)].sort((a, b) => a - b)).toEqual([...Array(10).keys()]);
   });
 });
