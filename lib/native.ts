@@ -69,6 +69,10 @@ export interface NativeBatchQueue {
   /** A slot to fill, null when none is free yet, undefined when all batches are done or the queue is closed. */
   acquire(waitMs: number): { batch: number; slot: number } | null | undefined;
   publish(batch: number, slot: number): void;
+  /** The next batch in order, null when none is ready yet, undefined at the end or when the queue is closed; throws what a loader failed with. */
+  take(): { batch: number; slot: number } | null | undefined;
+  /** Gives a taken slot back. */
+  release(batch: number, slot: number): void;
   fail(code: string, message: string): void;
   close(): void;
 }
@@ -245,6 +249,8 @@ export interface Addon {
     device: string,
     dropout: number,
   ) => NativePuzzleCam;
+  /** floor(255·x) of values in [0, 1]; the place of the first value outside, or −1. */
+  quantise(values: Float32Array, out: Uint8Array): number;
   BatchQueue: new (
     o:
       | {

@@ -1,7 +1,9 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { CellcamError } from '../errors';
+import { native } from '../native';
 import { type DataSetInfo, type Hdf5File, type Hdf5Library, loadHdf5 } from './hdf5_file';
+import { type PlainDataSet, plainDataSets } from './hdf5_layout';
 import { SIZE_ATTRIBUTE } from './hdf5_writer';
 
 export { ShardWriter, writeIndex } from './hdf5_writer';
@@ -33,6 +35,12 @@ function openExisting(library: Hdf5Library, path: string): Hdf5File {
   return file;
 }
 
+/** A field that can be read where it lies: `offset` bytes into the file of this path. */
+export interface PlainField extends FieldInfo {
+  path: string;
+  offset: number;
+}
+
 /** Where a field lies: its file's path and its name in there. */
 interface Place {
   path: string;
@@ -57,6 +65,7 @@ export class Hdf5Reader {
   readonly #folder: string;
   readonly #files = new Map<string, Hdf5File>(); // by path, the longest unused first; the file itself is not among them
   readonly #places = new Map<string, Place>();
+  readonly #plain = new Map<string, Map<string, PlainDataSet>>(); // by path
   #root: Hdf5File | undefined;
 
   private constructor(path: string, library: Hdf5Library, root: Hdf5File) {
@@ -99,6 +108,17 @@ export class Hdf5Reader {
     return { shape, dtype } as FieldInfo;
   }
 
+  /** Where a field's bytes lie, if it is a field and they lie in one piece, unfiltered; undefined says to ask `info`. */
+  locate(id: string): PlainField | undefined {
+    const place = this.#place(id);
+    if (place === undefined || !existsSync(place.path)) return undefined;
+    let plain = this.#plain.get(place.path);
+    if (plain === undefined) this.#plain.set(place.path, (plain = plainDataSets(place.path)));
+    const found = plain.get(place.name);
+    if (found?.shape.length !== 3) return undefined;
+    return { ...found, shape: found.shape as FieldInfo['shape'], path: place.path };
+  }
+
   /** Height and width of the image before it was resized; undefined if the file does not say. */
   originalSize(id: string): [height: number, width: number] | undefined {
     const { file, name } = this.#find(id);
@@ -119,8 +139,7 @@ export class Hdf5Reader {
     }
     const bytes = this.#read(found);
     if (info.dtype === 'uint8') return out.set(bytes);
-    const values = inUnitRange(bytes, where);
-    for (let i = 0; i < values.length; i++) out[i] = Math.fround(255 * values[i]!);
+    quantise(new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4), out, where);
   }
 
   /** Reads a field as float32 in [0, 1], HWC; uint8 v becomes v/255. @throws CellcamError ERR_HDF5 or ERR_FILE_NOT_FOUND */
@@ -209,12 +228,22 @@ export class Hdf5Reader {
   }
 }
 
+/** floor(255·x) in float32. @throws CellcamError ERR_HDF5 for a value outside [0, 1] */
+export function quantise(values: Float32Array, out: Uint8Array, where: string): void {
+  const outside = native((a) => a.quantise(values, out));
+  if (outside >= 0) throw outOfRange(values[outside]!, where);
+}
+
+function outOfRange(value: number, where: string): CellcamError {
+  return new CellcamError('ERR_HDF5', `Expected values from 0 to 1 in ${where} but found ${value}`);
+}
+
 function inUnitRange(bytes: Uint8Array, where: string): Float32Array {
   const values = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
   // A loop: a callback for each of a million values takes longer than reading them.
   for (let i = 0; i < values.length; i++) {
     if (values[i]! >= 0 && values[i]! <= 1) continue;
-    throw new CellcamError('ERR_HDF5', `Expected values from 0 to 1 in ${where} but found ${values[i]}`);
+    throw outOfRange(values[i]!, where);
   }
   return values;
 }

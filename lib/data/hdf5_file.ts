@@ -14,7 +14,10 @@ const UINT8 = { type: INTEGER, size: 1, signed: false };
 const INT32 = { type: INTEGER, size: 4, signed: true };
 const FLOAT32 = { type: FLOAT, size: 4, signed: true };
 const STDERR = 2;
-const DEFAULT_BOUNDS = -1; // the oldest file format that can hold what is written; newer ones cannot be opened after a kill
+// Files are written in HDF5's first format as far as it can hold them, which every HDF5 since 1.8 reads and hdf5_layout.ts knows. The
+// library's own default, since HDF5 2.0, is a newer one.
+const FIRST_FORMAT = 0;
+const FORMAT_OF_1_8 = 1;
 
 let library: Promise<Hdf5Library> | undefined;
 
@@ -74,7 +77,7 @@ export class Hdf5Library {
   }
 
   #file(path: string, mode: number): Hdf5File | undefined {
-    const id = this.module.open(path, mode, false, DEFAULT_BOUNDS, DEFAULT_BOUNDS);
+    const id = this.module.open(path, mode, false, FIRST_FORMAT, FORMAT_OF_1_8);
     return id < 0n ? undefined : new Hdf5File(this, id);
   }
 

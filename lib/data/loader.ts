@@ -1,8 +1,11 @@
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { CellcamError, codeOf, messageOf, type ErrorCode } from '../errors';
 import { native, type NativeBatchQueue } from '../native';
+import type { NdArray } from '../options';
 import type { DatasetSpec } from './dataset_spec';
+import type { StoredImages } from './pixel_files';
 
 /** Where images come from: an HDF5 file by id, or the PNGs of a folder, resized as they are read. */
 export type ImageSource = { kind: 'hdf5'; path: string } | { kind: 'png'; folder: string };
@@ -13,10 +16,14 @@ export interface ImageIndex {
   /** For each id, its place in `sources`. */
   source: Int32Array;
   sources: ImageSource[];
+  /** Which images can be read without HDF5. */
+  stored: StoredImages;
   /** Side of the square images, in pixels. */
   size: number;
   spec: DatasetSpec;
 }
+
+const POLL_MS = 1;
 
 /** One epoch's work for the workers. */
 export interface EpochTask {
@@ -28,6 +35,13 @@ export interface EpochTask {
 }
 
 export type FromWorker = { kind: 'ready' } | { kind: 'failed'; code: string; message: string } | { kind: 'idle' };
+
+/** A batch read for JavaScript. */
+export interface LoadedBatch {
+  batch: number;
+  /** (images, size, size, channels): a view of the ring, overwritten once the next batch is asked for. */
+  images: NdArray<Uint8Array>;
+}
 
 /** The batches of one epoch, on their way to the training thread. */
 export interface EpochFeed {
@@ -114,6 +128,40 @@ export class ImageLoader {
     };
     for (const worker of this.#workers) worker.postMessage(task);
     return { queue, close: () => queue.close() };
+  }
+
+  /**
+   * The batches of one epoch for JavaScript, in order. Leaving the loop early ends the epoch.
+   * @param order places in the index; @param firstBatch where to begin
+   * @throws CellcamError what a worker failed with, naming the image and its file
+   */
+  async *read(order: Int32Array, firstBatch = 0): AsyncGenerator<LoadedBatch> {
+    const feed = this.begin(order, firstBatch);
+    try {
+      for (;;) {
+        const lease = native(() => feed.queue.take());
+        if (lease === undefined) return;
+        if (lease === null) {
+          await setTimeout(POLL_MS);
+          continue;
+        }
+        try {
+          yield { batch: lease.batch, images: this.#images(lease, order.length) };
+        } finally {
+          feed.queue.release(lease.batch, lease.slot); // also when the caller leaves its loop, which closing would wait for
+        }
+      }
+    } finally {
+      feed.close();
+    }
+  }
+
+  #images({ batch, slot }: { batch: number; slot: number }, total: number): NdArray<Uint8Array> {
+    const { size, spec } = this.index;
+    const count = Math.min(this.batch, total - batch * this.batch);
+    const shape = [count, size, size, spec.channels.length];
+    const length = (count * this.#slotBytes) / this.batch;
+    return { data: new Uint8Array(this.#ring, slot * this.#slotBytes, length), shape };
   }
 
   /** Ends the workers. An epoch that is being read fails. */

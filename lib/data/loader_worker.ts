@@ -37,8 +37,8 @@ function report(error: unknown): void {
   send({ kind: 'failed', code: codeOf(error) ?? 'ERR_TRAINING', message: messageOf(error) });
 }
 
-async function main(): Promise<void> {
-  const reader = await FieldReader.open(workerData as ImageIndex);
+function main(): void {
+  const reader = new FieldReader(workerData as ImageIndex);
   let previous: Promise<void> = Promise.resolve();
   parentPort!.on('message', (task: EpochTask) => {
     previous = previous.then(() => work(reader, task)).catch(report);
@@ -46,4 +46,4 @@ async function main(): Promise<void> {
   send({ kind: 'ready' });
 }
 
-main().catch(report);
+main();

@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeCam, resizeCam } from '../cells/cam_intersection';
 import { FieldReader } from '../data/field_reader';
-import { containerPath } from '../data/homes';
+import { imageIndex } from '../data/image_index';
 import type { ImageIndex } from '../data/loader';
 import { findMask, readLabelMask } from '../data/png';
 import { Predictor, type Prediction } from '../inference/predictor';
@@ -69,15 +69,9 @@ async function drawOne(job: OverlayJob, reader: FieldReader, index: ImageIndex, 
 export async function drawOverlays(job: OverlayJob): Promise<void> {
   await mkdir(join(job.folder, 'pictures'), { recursive: true });
   const ids = job.shown.map(({ id }) => id);
-  const path = containerPath(join(job.folder, 'train'), 'default', job.size);
-  const index: ImageIndex = {
-    ids,
-    source: new Int32Array(ids.length),
-    sources: [{ kind: 'hdf5', path }],
-    size: job.size,
-    spec: DEMO_SPEC,
-  };
-  const reader = await FieldReader.open(index);
+  const table = { ids, ext: ids.map(() => 'default'), path: 'the demo' };
+  const index = await imageIndex(table, { trainHome: join(job.folder, 'train'), size: job.size, spec: DEMO_SPEC });
+  const reader = new FieldReader(index);
   try {
     for (const { id, weights } of job.shown) await drawOne(job, reader, index, id, weights);
   } finally {

@@ -183,7 +183,7 @@ async function predictAll(
   const batch = requireInteger(o.batchSize ?? 32, 'batchSize', 1, 4096);
   const total = plan.table.ids.length;
   const result = { images: total, cells: 0, withoutCells: [] as string[] };
-  const reader = await FieldReader.open(plan.index);
+  const reader = new FieldReader(plan.index);
   try {
     for (let first = 0; first < total; first += batch) {
       throwIfAborted(signal);

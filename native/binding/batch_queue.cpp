@@ -69,6 +69,7 @@ class BatchQueueObject : public Napi::ObjectWrap<BatchQueueObject> {
     return DefineClass(env, "BatchQueue",
                        {InstanceAccessor<&BatchQueueObject::id>("id"), InstanceMethod("acquire", &BatchQueueObject::acquire),
                         InstanceMethod("publish", &BatchQueueObject::publish), InstanceMethod("fail", &BatchQueueObject::fail),
+                        InstanceMethod("take", &BatchQueueObject::take), InstanceMethod("release", &BatchQueueObject::release),
                         InstanceMethod("close", &BatchQueueObject::close)});
   }
 
@@ -90,11 +91,8 @@ class BatchQueueObject : public Napi::ObjectWrap<BatchQueueObject> {
 
   Napi::Value id(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), static_cast<double>(id_)); }
 
-  // (waitMs) to { batch, slot }, to null when there is nothing yet, or to undefined when all is done.
-  Napi::Value acquire(const Napi::CallbackInfo& info) {
-    const Napi::Env env = info.Env();
-    if (!queue_) return env.Undefined();
-    const auto acquired = queue_->acquire(info[0].As<Napi::Number>().Int32Value());
+  // To { batch, slot }, to null when there is nothing yet, or to undefined when all is done.
+  static Napi::Value to_js(Napi::Env env, const training::BatchQueue::Acquired& acquired) {
     if (acquired.finished) return env.Undefined();
     if (!acquired.lease) return env.Null();
     auto out = Napi::Object::New(env);
@@ -103,9 +101,30 @@ class BatchQueueObject : public Napi::ObjectWrap<BatchQueueObject> {
     return out;
   }
 
+  static training::Lease lease_of(const Napi::CallbackInfo& info) {
+    return {info[0].As<Napi::Number>().Int64Value(), info[1].As<Napi::Number>().Int64Value()};
+  }
+
+  // (waitMs)
+  Napi::Value acquire(const Napi::CallbackInfo& info) {
+    if (!queue_) return info.Env().Undefined();
+    return to_js(info.Env(), queue_->acquire(info[0].As<Napi::Number>().Int32Value()));
+  }
+
   // (batch, slot)
   Napi::Value publish(const Napi::CallbackInfo& info) {
-    if (queue_) queue_->publish({info[0].As<Napi::Number>().Int64Value(), info[1].As<Napi::Number>().Int64Value()});
+    if (queue_) queue_->publish(lease_of(info));
+    return info.Env().Undefined();
+  }
+
+  Napi::Value take(const Napi::CallbackInfo& info) {
+    if (!queue_) return info.Env().Undefined();
+    return guarded(info.Env(), [&] { return to_js(info.Env(), queue_->try_take()); });
+  }
+
+  // (batch, slot)
+  Napi::Value release(const Napi::CallbackInfo& info) {
+    if (queue_) queue_->release(lease_of(info));
     return info.Env().Undefined();
   }
 

@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <cstring>
 
 #include "binding/classes.h"
 #include "binding/job.h"
 #include "binding/values.h"
+#include "image/quantise.h"
 #include "image/resize.h"
 
 namespace cellcam::binding {
@@ -78,10 +80,19 @@ Napi::Value resize_field(const Napi::CallbackInfo& info) {
   });
 }
 
+// (Float32Array, Uint8Array of the same length) to the place of the first value outside [0, 1], or -1.
+Napi::Value quantise(const Napi::CallbackInfo& info) {
+  const auto values = info[0].As<Napi::Float32Array>();
+  auto out = info[1].As<Napi::Uint8Array>();
+  const auto count = static_cast<std::int64_t>(std::min(values.ElementLength(), out.ElementLength()));
+  return Napi::Number::New(info.Env(), static_cast<double>(image::quantise(values.Data(), count, out.Data())));
+}
+
 }  // namespace
 
 void init_image(Napi::Env env, Napi::Object exports) {
   exports.Set("resizeImage", Napi::Function::New(env, resize_image));
+  exports.Set("quantise", Napi::Function::New(env, quantise));
   exports.Set("resizeField", Napi::Function::New(env, resize_field));
 }
 

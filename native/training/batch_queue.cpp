@@ -35,17 +35,24 @@ void BatchQueue::fail(std::exception_ptr error) {
 
 std::optional<Lease> BatchQueue::take() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] {
-    return closed_ || failure_ || next_to_take_ >= end_batch_ || filled_.count(next_to_take_) > 0;
-  });
+  changed_.wait(lock, [this] { return is_ready(); });
+  return take_ready().lease;
+}
+
+BatchQueue::Acquired BatchQueue::try_take() {
+  const std::lock_guard lock(mutex_);
+  return is_ready() ? take_ready() : Acquired{std::nullopt, false};
+}
+
+BatchQueue::Acquired BatchQueue::take_ready() {
   if (failure_) std::rethrow_exception(failure_);
-  if (closed_ || next_to_take_ >= end_batch_) return std::nullopt;
+  if (over()) return {std::nullopt, true};
   const auto found = filled_.find(next_to_take_);
   const Lease lease{found->first, found->second};
   filled_.erase(found);
   ++next_to_take_;
   reading_ = true;
-  return lease;
+  return {lease, false};
 }
 
 void BatchQueue::release(const Lease& lease) {

@@ -36,15 +36,20 @@ class BatchQueue {
   // Ends the run: the consumer gets this error instead of its next batch. The first failure counts.
   void fail(std::exception_ptr error);
 
-  // Consumer. take blocks for the next batch in order; nothing at the end or when closed. Between take and release the
-  // consumer may read the slot; close() waits for the release.
+  // Consumer. take blocks for the next batch in order, try_take does not; no lease at the end or when closed. Between taking and
+  // release the consumer may read the slot; close() waits for the release.
   std::optional<Lease> take();
+  Acquired try_take();
   void release(const Lease& lease);
 
   void close();
   bool closed() const;
 
  private:
+  bool over() const { return failure_ || closed_ || next_to_take_ >= end_batch_; }
+  bool is_ready() const { return over() || filled_.count(next_to_take_) > 0; }
+  Acquired take_ready();
+
   std::uint8_t* const ring_;
   const std::int64_t slot_bytes_;
   const std::int64_t end_batch_;
