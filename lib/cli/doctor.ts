@@ -5,6 +5,7 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { messageOf } from '../errors';
 import { buildInfo, loadNativeLibrary, type BuildInfo } from '../native_library';
+import { VERSION } from '../version';
 import { cpuFeatures, memory } from './machine';
 
 export { formatDoctor } from './doctor_text';
@@ -115,7 +116,7 @@ export async function doctor(): Promise<DoctorReport> {
     ok: problems.length === 0,
     problems,
     notes: notesOn(build, addon, rules),
-    cellcam: (JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')) as { version: string }).version,
+    cellcam: VERSION,
     node: process.version,
     platform: `${process.platform} ${process.arch} ${os.release()}`,
     cpu: { model: cpus[0]?.model.trim() ?? 'unknown', cores: os.availableParallelism(), features: cpuFeatures() },

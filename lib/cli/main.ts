@@ -1,9 +1,8 @@
 #!/usr/bin/env node
 import './thread_pool';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { CellcamError, codeOf, messageOf } from '../errors';
+import { VERSION } from '../version';
 import { dashed } from './arguments';
 import { backbonesCommand } from './backbones';
 import { convertCommand } from './convert';
@@ -32,15 +31,10 @@ function interruptible(command: string | undefined): AbortSignal {
   return controller.signal;
 }
 
-function packageVersion(): string {
-  const path = join(__dirname, '..', '..', 'package.json');
-  return (JSON.parse(readFileSync(path, 'utf8')) as { version: string }).version;
-}
-
 function program(signal: AbortSignal): Command {
   const root = new Command('cellcam')
     .description('Per-cell protein localisation from image-level labels')
-    .version(packageVersion())
+    .version(VERSION)
     .option('--debug', 'show the stack of an error')
     .exitOverride();
   for (const command of [

@@ -8,6 +8,7 @@ import { type DumpOptions, type DumpPlan, dumpPlan, wantedIds } from './dump_pla
 import { writeDurably, writeError } from './durable';
 import { channelFiles, readField } from './field';
 import { Hdf5Reader } from './hdf5';
+import type { ManifestEntry } from './manifest';
 import { readImageSize } from './png';
 import { resizeField } from './resize';
 import { ShardStore } from './shard_store';
@@ -21,6 +22,8 @@ export interface DumpResult {
   skipped: number;
   /** Refused fields, by ascending id. */
   failed: { id: string; reason: string }[];
+  /** With `verify`: stored fields that did not read back as they were written. The same dump again stores them anew. */
+  damaged?: string[];
 }
 
 function refuseOutput(path: string, why: string): never {
@@ -96,7 +99,7 @@ async function dumpInto(store: ShardStore, ids: string[], plan: DumpPlan): Promi
       result.written++;
     }
     const failed = result.failed.length;
-    plan.onProgress?.({ done: result.written + failed, total: ids.length, failed, id });
+    plan.onProgress?.({ part: 'dump', done: result.written + failed, total: ids.length, failed, id });
   }
   return result;
 }
@@ -106,7 +109,7 @@ async function dumpMissing(store: ShardStore, wanted: string[], plan: DumpPlan):
   const missing = wanted.filter((id) => !store.has(id));
   try {
     const result = await dumpInto(store, missing, plan);
-    await store.close();
+    await store.close(plan.spec);
     return { ...result, skipped: wanted.length - missing.length };
   } catch (error) {
     await store.finishShard().catch(() => undefined); // the first error is the one to tell
@@ -116,13 +119,40 @@ async function dumpMissing(store: ShardStore, wanted: string[], plan: DumpPlan):
 
 async function writeMeta(
   path: string,
-  sizes: [id: string, size: [height: number, width: number] | undefined][],
+  fields: Pick<ManifestEntry, 'id' | 'size'>[],
   { imagesFolder, spec }: DumpPlan,
 ): Promise<void> {
   const rows: (string | number)[][] = [];
-  for (const [id, size] of sizes)
+  for (const { id, size } of fields)
     rows.push([id, ...(size ?? (await readImageSize(channelFiles(imagesFolder, id, spec)[0]!)))]);
   await writeDurably(path, stringify([['ID', 'ImageHeight', 'ImageWidth'], ...rows]));
+}
+
+/** Reports how far reading back is. */
+function verifyProgress(plan: DumpPlan, total: number): (id: string) => void {
+  let done = 0;
+  return (id) => {
+    throwIfAborted(plan.signal);
+    plan.onProgress?.({ part: 'verify', done: ++done, total, failed: 0, id });
+  };
+}
+
+function verified(store: ShardStore, plan: DumpPlan): Promise<string[]> {
+  return store.verify(verifyProgress(plan, store.ids().length));
+}
+
+/** The ids of a file of other making that cannot be read. */
+async function unreadable(path: string, ids: string[], plan: DumpPlan): Promise<string[]> {
+  const onField = verifyProgress(plan, ids.length);
+  const reader = await Hdf5Reader.open(path);
+  try {
+    return ids.filter((id) => {
+      onField(id);
+      return !reader.isIntact(id);
+    });
+  } finally {
+    reader.close();
+  }
 }
 
 async function createFolder(path: string): Promise<void> {
@@ -142,7 +172,7 @@ function realOutput(path: string): string {
  * The output is a small index of external links; the pixels lie in `<hdf5Output>.shards`, whose files appear only when they are
  * whole. So a run that was killed or aborted goes on with what is missing, and a finished one finds nothing to do. A field whose
  * files are missing, damaged, in colour or of unequal sizes is refused and listed; the others go on. Order and contents do not
- * depend on the number of workers. Decoding and resizing run in libuv's pool: set UV_THREADPOOL_SIZE for more than four cores.
+ * depend on the number of workers. `<hdf5Output>.manifest.json` lists sizes and hashes. Decoding and resizing run in libuv's pool: set UV_THREADPOOL_SIZE for more than four cores.
  * @throws CellcamError ERR_INVALID_ARG, ERR_FILE_NOT_FOUND (no images), ERR_HDF5 (an output that cannot be continued), ERR_WRITE;
  *   the signal's reason when aborted, with finished fields kept
  */
@@ -157,14 +187,14 @@ export async function dumpImages(options: DumpOptions): Promise<DumpResult> {
     if (plan.metaOutput)
       await writeMeta(
         plan.metaOutput,
-        wanted.map((id) => [id, undefined]),
+        wanted.map((id) => ({ id })),
         plan,
       );
-    return { written: 0, skipped: wanted.length, failed: [] };
+    const nothing: DumpResult = { written: 0, skipped: wanted.length, failed: [] };
+    return plan.verify ? { ...nothing, damaged: await unreadable(plan.output, wanted, plan) } : nothing;
   }
   const store = await ShardStore.open(plan.output, plan.layout, plan.shardSize);
   const result = await dumpMissing(store, wanted, plan);
-  const sizes = await store.sizes();
-  if (plan.metaOutput && sizes.length > 0) await writeMeta(plan.metaOutput, sizes, plan);
-  return result;
+  if (plan.metaOutput && store.ids().length > 0) await writeMeta(plan.metaOutput, await store.entries(), plan);
+  return plan.verify ? { ...result, damaged: await verified(store, plan) } : result;
 }

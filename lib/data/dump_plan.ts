@@ -2,7 +2,14 @@ import { readdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { CellcamError, messageOf } from '../errors';
-import { invalidArgument, requireInteger, requireOneOf, requireSignal, requireString } from '../options';
+import {
+  invalidArgument,
+  requireBoolean,
+  requireInteger,
+  requireOneOf,
+  requireSignal,
+  requireString,
+} from '../options';
 import { checkFilePattern, type DatasetSpec, datasetSpec, FILE_PATTERN, HPA } from './dataset_spec';
 import { channelFiles } from './field';
 import type { FieldInfo, PixelType } from './hdf5';
@@ -12,8 +19,9 @@ export interface DumpProgress {
   done: number;
   total: number;
   failed: number;
-  /** The field just stored or refused. */
+  /** The field just stored, refused or read back. */
   id: string;
+  part: 'dump' | 'verify';
 }
 
 /** What `dumpImages` takes. */
@@ -38,6 +46,8 @@ export interface DumpOptions {
   shardSize?: number;
   /** Fields in flight at once, each with all its pixels in memory; default one more than there are cores. */
   workers?: number;
+  /** Afterwards read all that is stored back and compare it with the hashes of what was written. */
+  verify?: boolean;
   signal?: AbortSignal;
   onProgress?: (progress: DumpProgress) => void;
 }
@@ -52,6 +62,7 @@ export interface DumpPlan {
   metaOutput: string | undefined;
   shardSize: number;
   workers: number;
+  verify: boolean;
   signal: AbortSignal | undefined;
   onProgress: ((progress: DumpProgress) => void) | undefined;
 }
@@ -84,6 +95,7 @@ export function dumpPlan(o: DumpOptions): DumpPlan {
     metaOutput: o.metaOutput === undefined ? undefined : resolve(requireString(o.metaOutput, 'metaOutput')),
     shardSize: requireInteger(o.shardSize ?? 512, 'shardSize', 1),
     workers: requireInteger(o.workers ?? availableParallelism() + 1, 'workers', 1),
+    verify: requireBoolean(o.verify ?? false, 'verify'),
     signal: requireSignal(o.signal),
     onProgress: o.onProgress,
   };

@@ -1,10 +1,10 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { CellcamError } from '../errors';
+import { CellcamError, codeOf } from '../errors';
 import { native } from '../native';
 import { type DataSetInfo, type Hdf5File, type Hdf5Library, loadHdf5 } from './hdf5_file';
 import { type PlainDataSet, plainDataSets } from './hdf5_layout';
-import { SIZE_ATTRIBUTE } from './hdf5_writer';
+import { HASH_ATTRIBUTE, pixelHash, SIZE_ATTRIBUTE } from './hdf5_writer';
 
 export { ShardWriter, writeIndex } from './hdf5_writer';
 
@@ -122,7 +122,27 @@ export class Hdf5Reader {
   /** Height and width of the image before it was resized; undefined if the file does not say. */
   originalSize(id: string): [height: number, width: number] | undefined {
     const { file, name } = this.#find(id);
-    return file.pair(name, SIZE_ATTRIBUTE);
+    const bytes = file.attribute(name, SIZE_ATTRIBUTE, 'int32', 2);
+    return bytes && (Array.from(new Int32Array(bytes.buffer)) as [number, number]);
+  }
+
+  /** SHA-256 that a field's bytes had when they were written, in hexadecimal; undefined if the file does not say. */
+  hash(id: string): string | undefined {
+    const { file, name } = this.#find(id);
+    const bytes = file.attribute(name, HASH_ATTRIBUTE, 'uint8', 32);
+    return bytes && Buffer.from(bytes.buffer).toString('hex');
+  }
+
+  /** Whether a field can be read and its bytes are those that were written, as far as the file says. */
+  isIntact(id: string): boolean {
+    try {
+      const hash = this.hash(id);
+      const found = pixelHash(this.storedBytes(id)).toString('hex');
+      return hash === undefined || hash === found;
+    } catch (error) {
+      if (codeOf(error) === 'ERR_HDF5' || codeOf(error) === 'ERR_FILE_NOT_FOUND') return false;
+      throw error;
+    }
   }
 
   /**

@@ -142,19 +142,18 @@ export class Hdf5File {
     return status < 0 ? undefined : this.#library.bytes(pointer, info.byteLength);
   }
 
-  /** A data set's attribute of two 32-bit integers; undefined if it has none. */
-  pair(name: string, attribute: string): [number, number] | undefined {
-    const pointer = this.#library.reserve(8);
+  /** The bytes of a data set's attribute, little-endian; undefined if it has none of this type and length. */
+  attribute(name: string, attribute: string, dtype: 'int32' | 'uint8', length: number): Uint8Array | undefined {
+    const byteLength = length * (dtype === 'int32' ? 4 : 1);
+    const pointer = this.#library.reserve(byteLength);
     try {
       const metadata = this.#module.get_attribute_metadata(this.#id, `/${name}`, attribute);
-      if (dtypeName(metadata) !== 'int32' || metadata.total_size !== 2) return undefined;
+      if (dtypeName(metadata) !== dtype || metadata.total_size !== length) return undefined;
       if (this.#module.get_attribute_data(this.#id, `/${name}`, attribute, BigInt(pointer)) < 0) return undefined;
     } catch {
       return undefined; // no such attribute
     }
-    const bytes = this.#library.bytes(pointer, 8);
-    const view = new DataView(bytes.buffer, bytes.byteOffset, 8);
-    return [view.getInt32(0, true), view.getInt32(4, true)];
+    return this.#library.bytes(pointer, byteLength).slice();
   }
 
   /** Adds a contiguous data set. False if it could not be written; the file is then of no more use. */
@@ -172,11 +171,13 @@ export class Hdf5File {
     }
   }
 
-  /** Gives a data set an attribute of two 32-bit integers. */
-  addPair(name: string, attribute: string, values: readonly [number, number]): boolean {
-    const pointer = this.#library.reserve(8);
-    this.#library.bytes(pointer, 8).set(new Uint8Array(Int32Array.from(values).buffer));
-    return this.#module.create_attribute(this.#id, `/${name}`, attribute, BigInt(pointer), described(INT32, [2])) >= 0;
+  /** Gives a data set an attribute, a list of numbers. */
+  addAttribute(name: string, attribute: string, values: Int32Array | Uint8Array): boolean {
+    const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    const pointer = this.#library.reserve(bytes.length);
+    this.#library.bytes(pointer, bytes.length).set(bytes);
+    const type = described(values.BYTES_PER_ELEMENT === 1 ? UINT8 : INT32, [values.length]);
+    return this.#module.create_attribute(this.#id, `/${name}`, attribute, BigInt(pointer), type) >= 0;
   }
 
   addLink(name: string, file: string, target: string): boolean {

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { dirname, relative, resolve, sep } from 'node:path';
 import { CellcamError } from '../errors';
@@ -6,6 +7,13 @@ import { type Hdf5File, loadHdf5 } from './hdf5_file';
 
 /** The attribute of a field's data set that holds its height and width before it was resized. */
 export const SIZE_ATTRIBUTE = 'original_size';
+/** The attribute that holds the SHA-256 of its stored bytes. */
+export const HASH_ATTRIBUTE = 'sha256';
+
+/** SHA-256 of a field's bytes. */
+export function pixelHash(pixels: Uint8Array | Float32Array): Buffer {
+  return createHash('sha256').update(pixels).digest();
+}
 
 /** Writes one HDF5 file of fields, which appears under its name when it is whole and on disk, or not at all. */
 export class ShardWriter {
@@ -35,6 +43,7 @@ export class ShardWriter {
    * Adds a field, contiguous and uncompressed, which is what reads fastest.
    * @param shape (height, width, channels)
    * @param originalSize of the image before it was resized
+   * @returns SHA-256 of the stored bytes, in hexadecimal
    * @throws CellcamError ERR_WRITE (the disk is full, say), after which the shard is gone
    */
   async add(
@@ -42,15 +51,20 @@ export class ShardWriter {
     pixels: Uint8Array | Float32Array,
     shape: [height: number, width: number, channels: number],
     originalSize: [height: number, width: number],
-  ): Promise<void> {
+  ): Promise<string> {
     const file = this.#file;
     if (file === undefined) throw new CellcamError('ERR_DISPOSED', `The shard ${this.path} is closed`);
     if (id === '' || id.includes('/') || this.#ids.has(id)) {
       throw new CellcamError('ERR_HDF5', `Expected a new id without '/' for ${this.path} but received '${id}'`);
     }
-    if (file.add(id, pixels, shape) && file.addPair(id, SIZE_ATTRIBUTE, originalSize)) {
+    const hash = pixelHash(pixels);
+    const isWritten =
+      file.add(id, pixels, shape) &&
+      file.addAttribute(id, SIZE_ATTRIBUTE, Int32Array.from(originalSize)) &&
+      file.addAttribute(id, HASH_ATTRIBUTE, hash);
+    if (isWritten) {
       this.#ids.add(id);
-      return;
+      return hash.toString('hex');
     }
     await this.abandon();
     throw writeError(this.path, `image '${id}' could not be written; is the disk full?`);

@@ -1,15 +1,14 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { dirname, join, relative, resolve, sep } from 'node:path';
 import { CellcamError, codeOf } from '../errors';
+import type { DatasetSpec } from './dataset_spec';
 import { temporaryName, writeError } from './durable';
 import { Hdf5Reader, type FieldInfo, ShardWriter, writeIndex } from './hdf5';
+import { type ManifestEntry, manifestPath, writeManifest } from './manifest';
 
-/** What one store of fields holds, and where a field came from. */
-interface Stored {
-  shard: string;
-  size?: [height: number, width: number];
-}
+/** What the store knows of a field. */
+type Stored = Omit<ManifestEntry, 'id'>;
 
 /**
  * A growing set of fields: a folder of finished shards and an index of links to them. A shard appears whole or not at all, so a
@@ -87,14 +86,14 @@ export class ShardStore {
   async add(id: string, pixels: Uint8Array | Float32Array, size: [height: number, width: number]): Promise<void> {
     const writer = (this.#writer ??= await this.#createShard());
     try {
-      await writer.add(id, pixels, this.#layout.shape, size);
+      const sha256 = await writer.add(id, pixels, this.#layout.shape, size);
+      this.#pending.push([id, { shard: writer.path, size, sha256 }]);
     } catch (error) {
       this.#writer = undefined;
       this.#pending.length = 0;
       await writer.abandon();
       throw error;
     }
-    this.#pending.push([id, { shard: writer.path, size }]);
     if (this.#pending.length >= this.#shardSize) await this.finishShard();
   }
 
@@ -117,11 +116,21 @@ export class ShardStore {
     this.#grown = true;
   }
 
-  /** Finishes the last shard and writes the index, unless it is up to date. @throws CellcamError ERR_WRITE */
-  async close(): Promise<void> {
+  /** Finishes the last shard and writes index and manifest, unless they are up to date. @throws CellcamError ERR_WRITE */
+  async close(spec: DatasetSpec): Promise<void> {
     await this.finishShard();
     const ids = this.ids();
-    if (ids.length === 0 || (!this.#grown && (await this.#isIndexed(ids)))) return;
+    if (ids.length === 0) return;
+    if (this.#grown || !(await this.#isIndexed(ids))) await this.#writeIndex(ids);
+    if (existsSync(manifestPath(this.path))) return;
+    const folder = dirname(this.path);
+    const entries = (await this.entries()).map((e) => ({ ...e, shard: slashed(relative(folder, e.shard)) }));
+    await writeManifest(this.path, this.#layout, spec, entries);
+  }
+
+  /** The manifest goes first: one that is there is never older than the index. */
+  async #writeIndex(ids: string[]): Promise<void> {
+    await rm(manifestPath(this.path), { force: true });
     await writeIndex(this.path, new Map(ids.map((id) => [id, this.#stored.get(id)!.shard])));
   }
 
@@ -142,20 +151,36 @@ export class ShardStore {
     return [...this.#stored.keys()].sort();
   }
 
-  /** Height and width of every stored field before it was resized, by ascending id; undefined where no shard says. */
-  async sizes(): Promise<[id: string, size: [height: number, width: number] | undefined][]> {
+  /** All stored fields, by ascending id; size and hash are undefined where no shard says. */
+  async entries(): Promise<ManifestEntry[]> {
     const untold = [...this.#stored.values()].filter(({ size }) => size === undefined);
-    for (const shard of new Set(untold.map((stored) => stored.shard))) await this.#readSizes(shard);
-    return this.ids().map((id) => [id, this.#stored.get(id)!.size]);
+    for (const shard of new Set(untold.map((stored) => stored.shard))) await this.#readAttributes(shard);
+    return this.ids().map((id) => ({ id, ...this.#stored.get(id)! }));
   }
 
-  async #readSizes(shard: string): Promise<void> {
+  async #readAttributes(shard: string): Promise<void> {
     const reader = await Hdf5Reader.open(shard);
     try {
-      for (const id of reader.ids()) this.#stored.set(id, { shard, size: reader.originalSize(id) });
+      for (const id of reader.ids())
+        this.#stored.set(id, { shard, size: reader.originalSize(id), sha256: reader.hash(id) });
     } finally {
       reader.close();
     }
+  }
+
+  /**
+   * Reads every stored field back. Shards with fields that are not as they were written are put aside as `<shard>.damaged`: all their
+   * fields count as missing then.
+   * @returns the damaged fields, by ascending id
+   */
+  async verify(onField: (id: string) => void): Promise<string[]> {
+    const damaged: string[] = [];
+    for (const shard of new Set([...this.#stored.values()].map((stored) => stored.shard))) {
+      const found = await damagedIn(shard, onField);
+      if (found.length > 0) await putAside(shard);
+      damaged.push(...found);
+    }
+    return damaged.sort();
   }
 }
 
@@ -165,11 +190,31 @@ async function openShard(path: string): Promise<Hdf5Reader | undefined> {
     return await Hdf5Reader.open(path);
   } catch (error) {
     if (codeOf(error) !== 'ERR_HDF5') throw error;
-    await rename(path, `${path}.damaged`).catch((failed: unknown) => {
-      throw writeError(path, failed);
-    });
+    await putAside(path);
     return undefined;
   }
+}
+
+async function putAside(path: string): Promise<void> {
+  await rename(path, `${path}.damaged`).catch((failed: unknown) => {
+    throw writeError(path, failed);
+  });
+}
+
+async function damagedIn(shard: string, onField: (id: string) => void): Promise<string[]> {
+  const reader = await Hdf5Reader.open(shard);
+  try {
+    return reader.ids().filter((id) => {
+      onField(id);
+      return !reader.isIntact(id);
+    });
+  } finally {
+    reader.close();
+  }
+}
+
+function slashed(path: string): string {
+  return path.split(sep).join('/');
 }
 
 function checkLayout(path: string, found: FieldInfo, wanted: FieldInfo): void {

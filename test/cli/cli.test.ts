@@ -152,7 +152,7 @@ test('a dump lists the fields it refuses, keeps the others and exits with 1', as
   for (const file of ['missing_blue.png', 'colour_green.png', 'unequal', 'truncated_red.png'])
     expect(ended.stderr).toContain(file);
   expect(readFileSync(join(small.folder, 'out', 'meta.csv'), 'utf8')).toBe('ID,ImageHeight,ImageWidth\ngood,64,64\n');
-  expect(readdirSync(join(small.folder, 'out')).sort()).toEqual(['meta.csv', 'mixed.hdf5', 'mixed.hdf5.shards']);
+  expect(readdirSync(join(small.folder, 'out')).sort()).toEqual(['meta.csv', 'mixed.hdf5', 'mixed.hdf5.manifest.json', 'mixed.hdf5.shards']);
   expect(existsSync(join(small.folder, 'out', 'mixed.hdf5.shards', '00000.hdf5'))).toBe(true);
 });
 

@@ -1,4 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   copyFileSync,
   cpSync,
@@ -157,7 +158,7 @@ describe('a dump', () => {
   test('tells its progress', async () => {
     const told: DumpProgress[] = [];
     await dump({ onProgress: (p) => told.push(p) });
-    expect(told).toEqual(IDS.map((id, i) => ({ done: i + 1, total: 23, failed: 0, id })));
+    expect(told).toEqual(IDS.map((id, i) => ({ part: 'dump', done: i + 1, total: 23, failed: 0, id })));
   });
 
   test('of some ids, then of others, then of none that is new', async () => {
@@ -220,6 +221,77 @@ function dumpAndDie(fields: number): string | null {
   return spawnSync(process.execPath, ['-e', script]).signal;
 }
 
+interface Manifest {
+  tool: string;
+  dtype: string;
+  shape: number[];
+  channels: string[];
+  images: { id: string; height: number; width: number; shard: string; sha256: string }[];
+}
+
+function manifest(): Manifest {
+  return JSON.parse(readFileSync(scratch.path('out.hdf5.manifest.json'), 'utf8')) as Manifest;
+}
+
+describe('the manifest', () => {
+  test('tells sizes, shards and hashes of the stored bytes', async () => {
+    await dump({ shardSize: 10, dtype: 'float32' });
+    const { images, tool, ...rest } = manifest();
+    expect(rest).toEqual({ dtype: 'float32', shape: [8, 8, 4], channels: ['red', 'green', 'blue', 'yellow'] });
+    expect(tool).toMatch(/^cellcam \d+\.\d+\.\d+$/);
+    expect(images.map(({ id }) => id)).toEqual(IDS);
+    const reader = await Hdf5Reader.open(scratch.path('out.hdf5'));
+    for (const [i, { id, height, width, shard, sha256 }] of images.entries()) {
+      expect([height, width, shard]).toEqual([24, 24, `out.hdf5.shards/0000${Math.floor(i / 10)}.hdf5`]);
+      expect(createHash('sha256').update(reader.storedBytes(id)).digest('hex')).toBe(sha256);
+    }
+    reader.close();
+  });
+
+  test('is the same after any number of runs, and made up for when it is lost', async () => {
+    await dump({ ids: IDS.slice(0, 9), shardSize: 5 });
+    await dump({ ids: IDS.slice(0, 20), shardSize: 5 });
+    expect(manifest().images.length).toBe(20);
+    await dump({ shardSize: 5 });
+    const first = manifest();
+    rmSync(scratch.path('out.hdf5.manifest.json'));
+    await dump({ shardSize: 5 });
+    expect(manifest()).toEqual(first);
+    expect(first.images.every(({ sha256 }) => /^[0-9a-f]{64}$/.test(sha256))).toBe(true);
+  });
+});
+
+describe('reading back', () => {
+  test('finds nothing wrong with a good dump', async () => {
+    const told: DumpProgress[] = [];
+    const result = await dump({ verify: true, onProgress: (p) => told.push(p) });
+    expect(result).toEqual({ written: 23, skipped: 0, failed: [], damaged: [] });
+    expect(told.filter(({ part }) => part === 'verify').map(({ id }) => id)).toEqual(IDS);
+  });
+
+  test('finds one changed byte, and the next run stores its shard anew', async () => {
+    await dump({ shardSize: 10 });
+    const whole = await contents(scratch.path('out.hdf5'));
+    const reader = await Hdf5Reader.open(scratch.path('out.hdf5'));
+    const { path, offset } = reader.locate('img_13')!;
+    reader.close();
+    const bytes = readFileSync(path);
+    bytes[offset + 77]! ^= 1;
+    writeFileSync(path, bytes);
+    expect(await dump({ shardSize: 10 })).toEqual({ written: 0, skipped: 23, failed: [] }); // not looked for
+    const result = await dump({ shardSize: 10, verify: true });
+    expect(result).toEqual({ written: 0, skipped: 23, failed: [], damaged: ['img_13'] });
+    expect(existsSync(`${path}.damaged`)).toBe(true);
+    expect(await dump({ shardSize: 10, verify: true })).toEqual({ written: 10, skipped: 13, failed: [], damaged: [] });
+    expect(await contents(scratch.path('out.hdf5'))).toEqual(whole);
+  });
+
+  test('of a file of other making finds what cannot be read', async () => {
+    copyFileSync(ORIGINAL, scratch.path('out.hdf5'));
+    expect(await dump({ verify: true })).toEqual({ written: 0, skipped: 23, failed: [], damaged: [] });
+  });
+});
+
 describe('a dump that is stopped', () => {
   const unixTest = process.platform === 'win32' ? test.skip : test;
 
@@ -242,6 +314,30 @@ describe('a dump that is stopped', () => {
     expect(await contents(scratch.path('out.hdf5'))).toEqual(await contents(ORIGINAL));
     expect(shards().filter((name) => name.endsWith('.tmp'))).toEqual([]);
     expect(readFileSync(scratch.path('meta.csv'), 'utf8').trim().split('\n').length).toBe(24);
+  });
+
+  unixTest('by 20 kills at any moment comes to the same contents', async () => {
+    await dump({ hdf5Output: scratch.path('whole.hdf5'), shardSize: 2 });
+    for (let round = 0; round < 20; round++) {
+      const o = JSON.stringify({
+        imagesFolder: PNGS,
+        hdf5Output: scratch.path('out.hdf5'),
+        imageSize: 8,
+        shardSize: 2,
+      });
+      const script = `require(${JSON.stringify(MODULE)}).dumpImages({ ...${o}, workers: 1 })`;
+      // Later and later, from before the first shard to after the index.
+      const { signal } = spawnSync(process.execPath, ['-e', script], {
+        timeout: 150 + 20 * round,
+        killSignal: 'SIGKILL',
+      });
+      if (signal === null) rmSync(scratch.path('out.hdf5.shards', '00003.hdf5')); // it came to its end: give it more to do
+    }
+    await dump({ shardSize: 2, verify: true });
+    expect(await contents(scratch.path('out.hdf5'))).toEqual(await contents(scratch.path('whole.hdf5')));
+    const hashes = manifest().images.map(({ sha256 }) => sha256);
+    const whole = JSON.parse(readFileSync(scratch.path('whole.hdf5.manifest.json'), 'utf8')) as Manifest;
+    expect(hashes).toEqual(whole.images.map(({ sha256 }) => sha256));
   });
 
   test('by a signal keeps every field that was finished', async () => {
@@ -270,7 +366,7 @@ describe('a dump that is stopped', () => {
     writeFileSync(scratch.path('out.hdf5.tmp'), 'half');
     await dump();
     expect(shards()).toEqual(['00000.hdf5']);
-    expect(readdirSync(scratch.path()).sort()).toEqual(['out.hdf5', 'out.hdf5.shards']);
+    expect(readdirSync(scratch.path()).sort()).toEqual(['out.hdf5', 'out.hdf5.manifest.json', 'out.hdf5.shards']);
   });
 
   test('between its last shard and its index gets the index', async () => {
