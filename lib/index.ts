@@ -32,6 +32,7 @@ export {
   type GivenStep,
   type SampleOptions,
 } from './training/augmentation';
+export { type Preview, type PreviewOptions, previewAugmentation } from './training/preview';
 export { ReduceLrOnPlateau } from './training/plateau';
 export { sampleWeights } from './training/sample_weights';
 export { Trainer, type Batch, type EpochOptions, type TrainerOptions } from './training/trainer';

@@ -12,6 +12,7 @@ import { dumpCommand } from './dump';
 import { inspectCommand } from './inspect';
 import { labelsCommand } from './labels';
 import { oofCommand } from './oof';
+import { previewCommand } from './preview';
 import { trainCommand } from './train';
 
 const INTERRUPTED = 130;
@@ -43,6 +44,7 @@ function program(signal: AbortSignal): Command {
     oofCommand(signal),
     labelsCommand(),
     inspectCommand(signal),
+    previewCommand(),
     convertCommand(),
     backbonesCommand(),
     doctorCommand(),

@@ -20,14 +20,20 @@ export function proteinChannel({ channels, nucleusChannel, cellChannels }: Datas
   return Math.max(0, found);
 }
 
-/** One channel of (H, W, C) as floats in [0, 1], brightened for the eye. */
-function stretched(field: Uint8Array, channel: number, channels: number): Float32Array {
+/** What brings a channel's brightest pixels to 1. */
+function gainOf(field: Uint8Array, channel: number, channels: number): number {
   const pixels = field.length / channels;
   const histogram = new Uint32Array(256);
   for (let i = 0; i < pixels; i++) histogram[field[i * channels + channel]!]!++;
   let white = 255;
   for (let above = histogram[255]!; white > 1 && above < WHITE_SHARE * pixels; above += histogram[white]!) white--;
-  const gain = Math.min(MOST_GAIN, 255 / white) / 255;
+  return Math.min(MOST_GAIN, 255 / white) / 255;
+}
+
+/** One channel of (H, W, C) as floats in [0, 1], brightened for the eye as `like` would be. */
+function stretched(field: Uint8Array, channel: number, channels: number, like = field): Float32Array {
+  const pixels = field.length / channels;
+  const gain = gainOf(like, channel, channels);
   return Float32Array.from({ length: pixels }, (_, i) => Math.min(1, gain * field[i * channels + channel]!));
 }
 
@@ -35,12 +41,12 @@ function toBytes(color: Float32Array): Uint8Array {
   return Uint8Array.from(color, (value) => Math.round(255 * Math.min(1, Math.max(0, value))));
 }
 
-/** All channels in their colours. @returns (H, W, 3) */
-export function compositeImage(field: Uint8Array, { channels }: DatasetSpec): Uint8Array {
+/** All channels in their colours. @param like the field whose brightness is taken; default the field itself @returns (H, W, 3) */
+export function compositeImage(field: Uint8Array, { channels }: DatasetSpec, like = field): Uint8Array {
   const color = new Float32Array((field.length / channels.length) * 3);
   channels.forEach(({ name }, c) => {
     const tint = COLORS[name] ?? OTHERS[c % OTHERS.length]!;
-    stretched(field, c, channels.length).forEach((value, i) => {
+    stretched(field, c, channels.length, like).forEach((value, i) => {
       for (let k = 0; k < 3; k++) color[3 * i + k]! += value * tint[k]!;
     });
   });

@@ -120,6 +120,28 @@ test('training from PNGs', async () => {
   await fails(['train', ...small.args, '--factory', 'None', '--stage', 'lost'], 1, /train\/images/);
 });
 
+test('a dump is verified, and previewed', async () => {
+  const dump = [
+    'dump',
+    '--images_folder',
+    'images',
+    '--hdf5_output',
+    'again.hdf5',
+    '--size',
+    '64',
+    '--verify',
+    '--json',
+  ];
+  const dumped = await cellcam([...dump, '--spec', 'spec.json'], { cwd: small.folder });
+  expect(dumped).toMatchObject({ code: 0, stderr: '' });
+  const events = dumped.stdout.trim().split('\n').map((line) => JSON.parse(line) as Record<string, unknown>); // prettier-ignore
+  expect(events.at(-1)).toEqual({ event: 'verified', damaged: [] });
+  const preview = ['preview', 'again.hdf5', '--output', 'out/preview.png', '--images', '2', '--draws', '1'];
+  const drawn = await cellcam([...preview, '--spec', 'spec.json', '--device', 'cpu'], { cwd: small.folder });
+  expect(drawn).toMatchObject({ code: 0, stderr: '', stdout: 'out/preview.png: 2 images, 2 augmented crops\n' });
+  expect((await sharp(join(small.folder, 'out', 'preview.png')).metadata()).format).toBe('png');
+});
+
 test('a dump lists the fields it refuses, keeps the others and exits with 1', async () => {
   const images = join(small.folder, 'mixed');
   mkdirSync(images);
@@ -152,7 +174,11 @@ test('a dump lists the fields it refuses, keeps the others and exits with 1', as
   for (const file of ['missing_blue.png', 'colour_green.png', 'unequal', 'truncated_red.png'])
     expect(ended.stderr).toContain(file);
   expect(readFileSync(join(small.folder, 'out', 'meta.csv'), 'utf8')).toBe('ID,ImageHeight,ImageWidth\ngood,64,64\n');
-  expect(readdirSync(join(small.folder, 'out')).sort()).toEqual(['meta.csv', 'mixed.hdf5', 'mixed.hdf5.manifest.json', 'mixed.hdf5.shards']);
+  expect(
+    readdirSync(join(small.folder, 'out'))
+      .filter((name) => name !== 'preview.png')
+      .sort(),
+  ).toEqual(['meta.csv', 'mixed.hdf5', 'mixed.hdf5.manifest.json', 'mixed.hdf5.shards']);
   expect(existsSync(join(small.folder, 'out', 'mixed.hdf5.shards', '00000.hdf5'))).toBe(true);
 });
 
