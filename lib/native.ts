@@ -249,6 +249,8 @@ export interface Addon {
     device: string,
     dropout: number,
   ) => NativePuzzleCam;
+  /** Undoes the filters of a PNG's rows in place; false for filters that it does not have. */
+  unfilter(rows: Uint8Array, height: number, rowBytes: number, sampleBytes: number): Promise<boolean>;
   /** floor(255·x) of values in [0, 1]; the place of the first value outside, or −1. */
   quantise(values: Float32Array, out: Uint8Array): number;
   BatchQueue: new (

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
+import { decodeGreyPng } from './grey_png';
 import { CellcamError, codeOf, messageOf } from '../errors';
 import type { NdArray } from '../options';
 import { writeDurably, writeError } from './durable';
@@ -50,8 +51,7 @@ function checkedDepth(metadata: sharp.Metadata, path: string): Depth {
   throw new CellcamError('ERR_IMAGE', `Expected a grey 8- or 16-bit image in ${path} but it has ${found}`);
 }
 
-async function openImage(path: string): Promise<{ image: sharp.Sharp; metadata: sharp.Metadata }> {
-  const bytes = await readBytes(path);
+async function openImage(path: string, bytes: Buffer): Promise<{ image: sharp.Sharp; metadata: sharp.Metadata }> {
   try {
     const image = sharp(bytes, { ignoreIcc: true }); // an embedded profile would change the measured values
     return { image, metadata: await image.metadata() };
@@ -77,7 +77,10 @@ function asUint16(bytes: Buffer): Uint16Array {
  * @throws CellcamError ERR_FILE_NOT_FOUND; ERR_IMAGE for colour, alpha, a palette, other depths and damaged files
  */
 export async function readGrey(path: string): Promise<GreyImage> {
-  const { image, metadata } = await openImage(path);
+  const file = await readBytes(path);
+  const plain = await decodeGreyPng(file);
+  if (plain) return plain;
+  const { image, metadata } = await openImage(path, file);
   const depth = checkedDepth(metadata, path);
   let bytes: Buffer;
   try {
@@ -91,7 +94,7 @@ export async function readGrey(path: string): Promise<GreyImage> {
 
 /** Height and width of an image without decoding it. @throws CellcamError ERR_FILE_NOT_FOUND, ERR_IMAGE */
 export async function readImageSize(path: string): Promise<[height: number, width: number]> {
-  const { metadata } = await openImage(path);
+  const { metadata } = await openImage(path, await readBytes(path));
   return [metadata.height, metadata.width];
 }
 

@@ -4,8 +4,10 @@
 #include "binding/classes.h"
 #include "binding/job.h"
 #include "binding/values.h"
+#include "error.h"
 #include "image/quantise.h"
 #include "image/resize.h"
+#include "image/unfilter.h"
 
 namespace cellcam::binding {
 
@@ -80,6 +82,22 @@ Napi::Value resize_field(const Napi::CallbackInfo& info) {
   });
 }
 
+// (Uint8Array, height, bytes a row, bytes a sample) to a promise of whether its filters are PNG's; the array is unfiltered in place.
+Napi::Value unfilter(const Napi::CallbackInfo& info) {
+  auto rows = info[0].As<Napi::Uint8Array>();
+  std::uint8_t* data = rows.Data();
+  const std::int64_t height = info[1].As<Napi::Number>().Int64Value(), row_bytes = info[2].As<Napi::Number>().Int64Value(),
+                     sample_bytes = info[3].As<Napi::Number>().Int64Value();
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    if (static_cast<std::int64_t>(rows.ByteLength()) != height * (row_bytes + 1)) throw Error("ERR_NATIVE", "rows of another size");
+    const auto work = [=]() -> Result {
+      const bool known = image::unfilter(data, height, row_bytes, sample_bytes);
+      return [known](Napi::Env env) -> Napi::Value { return Napi::Boolean::New(env, known); };
+    };
+    return run_job(info.Env(), work, {rows});
+  });
+}
+
 // (Float32Array, Uint8Array of the same length) to the place of the first value outside [0, 1], or -1.
 Napi::Value quantise(const Napi::CallbackInfo& info) {
   const auto values = info[0].As<Napi::Float32Array>();
@@ -91,6 +109,7 @@ Napi::Value quantise(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void init_image(Napi::Env env, Napi::Object exports) {
+  exports.Set("unfilter", Napi::Function::New(env, unfilter));
   exports.Set("resizeImage", Napi::Function::New(env, resize_image));
   exports.Set("quantise", Napi::Function::New(env, quantise));
   exports.Set("resizeField", Napi::Function::New(env, resize_field));
