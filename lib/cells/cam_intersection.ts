@@ -9,6 +9,7 @@ import {
   typedArrayKind,
 } from '../options';
 import { cellBoxes } from './centers';
+import { EnlargedQuantiles } from './enlarged_quantiles';
 
 const { fround } = Math;
 /** Keeps empty maps at 0 and the division defined. */
@@ -38,13 +39,6 @@ export interface IntersectionOptions {
 }
 
 type Settings = Required<Omit<IntersectionOptions, 'originalSize'>>;
-
-/** Pixels of all cells, cell by cell; cell k has `pixels` from `starts[k]` to `starts[k + 1]`. */
-interface CellPixels {
-  ids: number[];
-  starts: number[];
-  pixels: Uint32Array;
-}
 
 /** A pair of class and cell that is kept. */
 interface Hit {
@@ -100,151 +94,6 @@ function writeCam(map: Float32Array, cam: Float32Array): void {
   }
 }
 
-/** Where output i of an axis enlarged from n to size lies between `near[i]` and `near[i] + 1`. */
-function samplePositions(n: number, size: number): { near: Int32Array; share: Float64Array } {
-  const near = new Int32Array(size);
-  const share = new Float64Array(size);
-  for (let i = 0; i < size && n > 1; i++) {
-    const at = ((i + 0.5) * n) / size - 0.5;
-    // Mirrored about the centre of the edge pixel, not clamped.
-    const position = at < 0 ? -at : at > n - 1 ? 2 * (n - 1) - at : at;
-    near[i] = Math.min(Math.floor(position), n - 2);
-    share[i] = position - near[i]!;
-  }
-  return { near, share };
-}
-
-/** Enlarges maps of one size to one size, as scikit-image's `resize` does: linear, mirrored, in double, then float32. */
-class Enlarger {
-  private readonly down: { near: Int32Array; share: Float64Array };
-  private readonly across: { near: Int32Array; share: Float64Array };
-  /** Every source row at full width. */
-  private readonly wide: Float64Array;
-
-  constructor(
-    private readonly h: number,
-    private readonly w: number,
-    private readonly height: number,
-    private readonly width: number,
-  ) {
-    this.down = samplePositions(h, height);
-    this.across = samplePositions(w, width);
-    this.wide = new Float64Array(h * width);
-  }
-
-  /** No clipping to the input's range: float32 rounding of these mixtures cannot leave it. */
-  run(cam: Float32Array, out: Float32Array): void {
-    this.widen(cam);
-    const { wide, width } = this;
-    const next = this.h > 1 ? width : 0;
-    for (let y = 0, o = 0; y < this.height; y++) {
-      const share = this.down.share[y]!;
-      const from = this.down.near[y]! * width;
-      for (let i = from; i < from + width; i++) out[o++] = wide[i]! * (1 - share) + wide[i + next]! * share;
-    }
-  }
-
-  private widen(cam: Float32Array): void {
-    const { w, wide, across } = this;
-    const next = w > 1 ? 1 : 0;
-    for (let y = 0, o = 0; y < this.h; y++) {
-      for (let x = 0; x < this.width; x++) {
-        const from = y * w + across.near[x]!;
-        const share = across.share[x]!;
-        wide[o++] = cam[from]! * (1 - share) + cam[from + next]! * share;
-      }
-    }
-  }
-}
-
-/**
- * Enlarges one map as scikit-image's `resize` does (order 1, reflect, anti-aliasing without effect when enlarging).
- * @param cam h * w values
- * @param from [h, w]
- * @param to [H, W], each at least as large
- * @param out takes H * W values
- * @returns out
- * @throws CellcamError ERR_INVALID_ARG
- */
-export function resizeCam(
-  cam: Float32Array,
-  from: [number, number],
-  to: [number, number],
-  out = new Float32Array(to[0] * to[1]),
-): Float32Array {
-  from.forEach((n, i) => requireInteger(n, `from[${i}]`, 1));
-  to.forEach((n, i) => requireInteger(n, `to[${i}]`, from[i]!));
-  requireNdArray({ data: cam, shape: from }, 'cam', ['Float32Array'], ['h', 'w']);
-  requireNdArray({ data: out, shape: to }, 'out', ['Float32Array'], ['H', 'W']);
-  new Enlarger(...from, ...to).run(cam, out);
-  return out;
-}
-
-/** A counting sort: the image is walked twice, however many cells there are. */
-function sortPixels(cells: Uint16Array): CellPixels {
-  let last = 0;
-  for (let i = 0; i < cells.length; i++) if (cells[i]! > last) last = cells[i]!;
-  const next = new Uint32Array(last + 1);
-  for (let i = 0; i < cells.length; i++) next[cells[i]!]! += 1;
-  const ids: number[] = [];
-  const starts = [0];
-  for (let id = 1; id <= last; id++) {
-    const count = next[id]!;
-    next[id] = starts.at(-1)!;
-    if (count === 0) continue;
-    ids.push(id);
-    starts.push(starts.at(-1)! + count);
-  }
-  const pixels = new Uint32Array(starts.at(-1)!);
-  for (let i = 0; i < cells.length; i++) if (cells[i] !== 0) pixels[next[cells[i]!]!++] = i;
-  return { ids, starts, pixels };
-}
-
-function gather(values: Float32Array, pixels: Uint32Array, out: Float32Array): void {
-  for (let i = 0; i < pixels.length; i++) out[i] = values[pixels[i]!]!;
-}
-
-/** Puts the k-th smallest of values[from..to] at k, nothing larger before it and nothing smaller after it. */
-function select(values: Float32Array, from: number, to: number, k: number): void {
-  let seed = 1;
-  while (from < to) {
-    // A random pivot: smooth maps are full of runs on which fixed places do badly.
-    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
-    const pivot = values[from + (seed % (to - from + 1))]!;
-    let i = from;
-    let j = to;
-    while (i <= j) {
-      while (values[i]! < pivot) i++;
-      while (values[j]! > pivot) j--;
-      if (i > j) break;
-      const kept = values[i]!;
-      values[i++] = values[j]!;
-      values[j--] = kept;
-    }
-    if (k <= j) to = j;
-    else if (k >= i) from = i;
-    else return;
-  }
-}
-
-/**
- * The linear quantile of values[start] to values[end - 1], rounded in float32 as numpy does.
- * @param values finite; those of the range are reordered
- * @param start less than end
- * @param quantile 0 to 1
- */
-export function quantileOf(values: Float32Array, start: number, end: number, quantile: number): number {
-  const place = (end - start - 1) * quantile;
-  const lower = start + Math.floor(place);
-  const share = place - Math.floor(place);
-  select(values, start, end - 1, lower);
-  const a = values[lower]!;
-  let b = lower + 1 < end ? Infinity : a;
-  for (let i = lower + 1; i < end; i++) if (values[i]! < b) b = values[i]!;
-  const step = fround(b - a);
-  return share >= 0.5 ? fround(b - fround(step * fround(1 - share))) : fround(a + fround(step * fround(share)));
-}
-
 /** 1 / (1 + exp(-x)) in float32. */
 function sigmoids(logits: Float32Array): Float32Array {
   return logits.map((x) => 1 / fround(1 + fround(Math.exp(-x))));
@@ -261,25 +110,19 @@ function findHits(
   probabilities: Float32Array,
   maps: NdArray<Float32Array>,
   cells: NdArray<Uint16Array>,
-  { ids, starts, pixels }: CellPixels,
   settings: Settings,
 ): { hits: Hit[]; refused: boolean } {
   const [, h, w] = maps.shape as [number, number, number];
-  const [height, width] = cells.shape as [number, number];
-  const enlarger = new Enlarger(h, w, height, width);
+  const enlarged = new EnlargedQuantiles([h, w], cells);
   const cam = new Float32Array(h * w);
-  const enlarged = new Float32Array(height * width);
-  const gathered = new Float32Array(pixels.length);
   const hits: Hit[] = [];
   let refused = false;
   probabilities.forEach((probability, classId) => {
     if (!(probability > fround(settings.classThreshold))) return;
     writeCam(maps.data.subarray(classId * h * w, (classId + 1) * h * w), cam);
-    enlarger.run(cam, enlarged);
-    gather(enlarged, pixels, gathered);
-    const total = quantileOf(enlarged, 0, enlarged.length, settings.quantile);
-    ids.forEach((_, cell) => {
-      const own = quantileOf(gathered, starts[cell]!, starts[cell + 1]!, settings.quantile);
+    enlarged.take(cam);
+    const total = enlarged.ofImage(settings.quantile);
+    enlarged.ofCells(settings.quantile).forEach((own, cell) => {
       const confidence = confidenceOf(own, probability, total);
       if (fround(confidence / probability) > fround(settings.scoreThreshold)) hits.push({ classId, cell, confidence });
       else refused = true;
@@ -342,7 +185,7 @@ export function intersectCams(
   requireInputs(p, cells, settings.spec);
   const boxes = cellBoxes(cells, o?.originalSize);
   const probabilities = sigmoids(p.logits);
-  const { hits, refused } = findHits(probabilities, p.maps, cells, sortPixels(cells.data), settings);
+  const { hits, refused } = findHits(probabilities, p.maps, cells, settings);
   const best = bestClasses(hits, settings.maxClasses);
   const shown = boxes.map(() => new Float32Array(probabilities.length));
   for (const { classId, cell, confidence } of hits) if (best.has(classId)) shown[cell]![classId] = confidence;

@@ -59,26 +59,29 @@ function enlargedAxis(n: number, size: number): Axis {
 function extentsOf(cells: NdArray<Uint16Array>): Map<number, Extent> {
   const [height, width] = cells.shape as [number, number];
   const extents = new Map<number, Extent>();
-  let id = 0;
-  let extent: Extent | undefined;
-  for (let y = 0, i = 0; y < height; y++) {
-    for (let x = 0; x < width; x++, i++) {
-      const here = cells.data[i]!;
-      if (here === 0) continue;
-      if (here !== id) {
-        id = here;
-        extent = extents.get(id);
-      }
-      if (extent === undefined) {
-        extent = { first: [y, x], last: [y, x] };
-        extents.set(id, extent);
-      }
-      extent.last[0] = y;
-      if (x < extent.first[1]) extent.first[1] = x;
-      if (x > extent.last[1]) extent.last[1] = x;
+  for (let y = 0; y < height; y++) {
+    const end = (y + 1) * width;
+    for (let i = y * width; i < end;) {
+      const id = cells.data[i]!;
+      const from = i;
+      do i++;
+      while (i < end && cells.data[i] === id);
+      if (id !== 0) widen(extents, id, y, from - y * width, i - 1 - y * width);
     }
   }
   return extents;
+}
+
+/** Takes a run of a cell's pixels in row y into its extent. */
+function widen(extents: Map<number, Extent>, id: number, y: number, left: number, right: number): void {
+  const extent = extents.get(id);
+  if (extent === undefined) {
+    extents.set(id, { first: [y, left], last: [y, right] });
+    return;
+  }
+  extent.last[0] = y;
+  extent.first[1] = Math.min(extent.first[1], left);
+  extent.last[1] = Math.max(extent.last[1], right);
 }
 
 /** One cell's 0/1 mask as it looks enlarged; nothing outside its own window is touched. */

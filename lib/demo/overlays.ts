@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { makeCam, resizeCam } from '../cells/cam_intersection';
+import { makeCam } from '../cells/cam_intersection';
+import { resizeCam } from '../cells/enlarge';
 import { FieldReader } from '../data/field_reader';
 import { imageIndex } from '../data/image_index';
 import type { ImageIndex } from '../data/loader';

@@ -1,4 +1,6 @@
-import { intersectCams, makeCam, quantileOf, resizeCam, type CellPrediction } from '../../dist/cells/cam_intersection';
+import { intersectCams, makeCam, type CellPrediction } from '../../dist/cells/cam_intersection';
+import { resizeCam } from '../../dist/cells/enlarge';
+import { quantileOf } from '../../dist/cells/quantile';
 import { oofHeader, oofRow } from '../../dist/cells/oof_rows';
 import { datasetSpec } from '../../dist/data/dataset_spec';
 import { readFileSync } from 'node:fs';
