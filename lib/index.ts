@@ -19,7 +19,17 @@ export { stratifiedFolds } from './folds/stratification';
 export { f1Samples } from './metrics/f1';
 export { averagePrecision, meanAveragePrecision } from './metrics/average_precision';
 export { withinFieldAuc } from './metrics/localisation';
+export { decodeMask, encodeMask } from './cells/run_lengths';
 export { intersectCams, makeCam, type CellPrediction, type IntersectionOptions } from './cells/cam_intersection';
+export {
+  cellMap,
+  type CellDetection,
+  type CellInstance,
+  type CellMapOptions,
+  type CellMapResult,
+  type CellMask,
+  type DetectionOutcome,
+} from './metrics/cell_map';
 export { listBackbones, trainingMemory, type BackboneInfo, type TrainingMemory } from './model/backbones';
 export { ComboLoss, type ComboLossOptions } from './model/combo_loss';
 export { PuzzleCam, type ForwardOptions, type Gradients, type PuzzleCamOptions } from './model/puzzle_cam';
