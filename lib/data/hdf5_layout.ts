@@ -1,8 +1,8 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 
 // Where the pixels lie in files that HDF5 wrote in its first format, which is what cellcam and h5py write unless told otherwise. The
-// library reads through 0.5 MB of its own memory a file and copies twice; a training epoch reads the bytes where they lie. What is
-// stored in any other way is left to the library. Source: the HDF5 File Format Specification, version 3.0, sections II and IV.
+// library keeps some 4 MB an open file and copies twice; a training epoch reads the bytes where they lie. What is stored in any other
+// way is left to the library. Source: the HDF5 File Format Specification, version 3.0, sections II and IV.
 
 /** A data set whose values lie in one piece, unfiltered, little-endian, row-major. */
 export interface PlainDataSet {
