@@ -6,7 +6,7 @@ import { type DataSetInfo, type Hdf5File, type Hdf5Library, loadHdf5 } from './h
 import { type PlainDataSet, plainDataSets } from './hdf5_layout';
 import { HASH_ATTRIBUTE, pixelHash, SIZE_ATTRIBUTE } from './hdf5_writer';
 
-export { ShardWriter, writeIndex } from './hdf5_writer';
+export { linkTarget, ShardWriter, writeIndex } from './hdf5_writer';
 
 /** How the pixels of a field are stored. */
 export type PixelType = 'uint8' | 'float32';
@@ -17,7 +17,7 @@ export interface FieldInfo {
   dtype: PixelType;
 }
 
-// A training set's shards all stay open (211 of 512 images hold 108k); more would only cost file handles.
+// Enough for all shards of a full set (211 of 512 images hold 108k); each costs the library some 4 MB.
 const MAX_OPEN_SHARDS = 256;
 
 function broken(path: string): CellcamError {

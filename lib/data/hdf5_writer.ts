@@ -90,6 +90,11 @@ export class ShardWriter {
   }
 }
 
+/** How an index names a shard: relative to the index, whatever the platform, so that both can move together. */
+export function linkTarget(index: string, shard: string): string {
+  return relative(dirname(index), resolve(shard)).split(sep).join('/');
+}
+
 /**
  * Writes an index: a small HDF5 file of external links, one an id, which h5py and other HDF5 programs follow by themselves.
  * @param links from id to the path of the shard that holds it; stored relative to the index
@@ -100,11 +105,9 @@ export async function writeIndex(path: string, links: ReadonlyMap<string, string
   const temporary = temporaryName(absolute);
   const file = (await loadHdf5()).create(temporary);
   if (file === undefined) throw writeError(absolute, 'it could not be created');
-  const folder = dirname(absolute);
   let written = true;
   for (const [id, shard] of links) {
-    const target = relative(folder, resolve(shard)).split(sep).join('/');
-    written &&= file.addLink(id, target, `/${id}`);
+    written &&= file.addLink(id, linkTarget(absolute, shard), `/${id}`);
   }
   if (!file.close() || !written) {
     await rm(temporary, { force: true });

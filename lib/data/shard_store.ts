@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
-import { dirname, join, relative, resolve, sep } from 'node:path';
+import { join, resolve } from 'node:path';
 import { CellcamError, codeOf } from '../errors';
 import type { DatasetSpec } from './dataset_spec';
 import { temporaryName, writeError } from './durable';
-import { Hdf5Reader, type FieldInfo, ShardWriter, writeIndex } from './hdf5';
+import { Hdf5Reader, type FieldInfo, linkTarget, ShardWriter, writeIndex } from './hdf5';
 import { type ManifestEntry, manifestPath, writeManifest } from './manifest';
 
 /** What the store knows of a field. */
@@ -123,8 +123,7 @@ export class ShardStore {
     if (ids.length === 0) return;
     if (this.#grown || !(await this.#isIndexed(ids))) await this.#writeIndex(ids);
     if (existsSync(manifestPath(this.path))) return;
-    const folder = dirname(this.path);
-    const entries = (await this.entries()).map((e) => ({ ...e, shard: slashed(relative(folder, e.shard)) }));
+    const entries = (await this.entries()).map((e) => ({ ...e, shard: linkTarget(this.path, e.shard) }));
     await writeManifest(this.path, this.#layout, spec, entries);
   }
 
@@ -211,10 +210,6 @@ async function damagedIn(shard: string, onField: (id: string) => void): Promise<
   } finally {
     reader.close();
   }
-}
-
-function slashed(path: string): string {
-  return path.split(sep).join('/');
 }
 
 function checkLayout(path: string, found: FieldInfo, wanted: FieldInfo): void {
