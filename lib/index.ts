@@ -18,8 +18,11 @@ export { listWeights, readWeights, writeWeights, type ReadOptions, type TensorOu
 export { stratifiedFolds } from './folds/stratification';
 export { f1Samples } from './metrics/f1';
 export { averagePrecision, meanAveragePrecision } from './metrics/average_precision';
+export { segmentationScore, type SegmentationScore } from './metrics/segmentation_score';
 export { withinFieldAuc } from './metrics/localisation';
 export { decodeMask, encodeMask } from './cells/run_lengths';
+export { Segmenter, type HpaSegmenterOptions, type SegmenterOptions, type SegmentOptions } from './cells/segmenter';
+export { labelCells, type Instances, type LabelCellsOptions } from './cells/label_cells';
 export { intersectCams, makeCam, type CellPrediction, type IntersectionOptions } from './cells/cam_intersection';
 export {
   cellMap,

@@ -181,6 +181,18 @@ export interface NativePredictor {
   dispose(): void;
 }
 
+export interface NativeDpnUnet {
+  /** (B, 3, H, W) with values 0…1 to the softmax of background, border and interior; leave them alone until it settles. */
+  probabilities(images: NdArray<Float32Array>, precision: string): Promise<NdArray<Float32Array>>;
+  dispose(): void;
+}
+
+/** Of a field, (h, w): 0 is background, and a nucleus has the number of its cell. */
+export interface NativeInstances {
+  nuclei: NdArray<Uint16Array>;
+  cells: NdArray<Uint16Array>;
+}
+
 /** What the addon says of itself. */
 export interface NativeDescription {
   torch: string;
@@ -253,6 +265,16 @@ export interface Addon {
   unfilter(rows: Uint8Array, height: number, rowBytes: number, sampleBytes: number): Promise<boolean>;
   /** floor(255·x) of values in [0, 1]; the place of the first value outside, or −1. */
   quantise(values: Float32Array, out: Uint8Array): number;
+  /** Probability maps (h, w, 3) to instances (h, w); they must not be touched until it settles. */
+  labelCells(
+    nuclei: NdArray<Uint8Array>,
+    cells: NdArray<Uint8Array>,
+    scale: number,
+    wrap: boolean,
+  ): Promise<NativeInstances>;
+  /** Planes (h, w) with values 0…1, without any network. */
+  segmentQuickly(nuclei: NdArray<Float32Array>, cells: NdArray<Float32Array>[]): Promise<NativeInstances>;
+  DpnUnet: new (weights: NativeTensor[], device: string) => NativeDpnUnet;
   BatchQueue: new (
     o:
       | {

@@ -1,4 +1,5 @@
 import { type NdArray, requireInteger, requireNdArray } from '../options';
+import { areaPositions, roundHalfEven } from './inter_area';
 
 /** Where a cell lies in the original image, in its pixels. */
 export interface CellBox {
@@ -30,29 +31,15 @@ interface Axis {
   first: Int32Array;
 }
 
-function roundHalfEven(value: number): number {
-  const below = Math.floor(value);
-  const rest = value - below;
-  return rest > 0.5 || (rest === 0.5 && below % 2 !== 0) ? below + 1 : below;
-}
-
 /** OpenCV's positions and fixed-point weights of INTER_AREA where it enlarges. */
 function enlargedAxis(n: number, size: number): Axis {
-  const factor = size / n;
-  const axis = { source: new Int32Array(size), near: new Int32Array(size), far: new Int32Array(size) };
+  const { source, rest } = areaPositions(n, size);
   const first = new Int32Array(n + 1).fill(size);
-  for (let d = size - 1; d >= 0; d--) {
-    const position = Math.floor(d * (1 / factor));
-    const offset = Math.fround(d + 1 - (position + 1) * factor);
-    const inside = position < n - 1;
-    const rest = inside && offset > 0 ? Math.fround(offset - Math.floor(offset)) : 0;
-    axis.source[d] = inside ? position : n - 1;
-    axis.near[d] = roundHalfEven(Math.fround(1 - rest) * 2048);
-    axis.far[d] = roundHalfEven(rest * 2048);
-    first[axis.source[d]!] = d;
-  }
+  for (let d = size - 1; d >= 0; d--) first[source[d]!] = d;
   for (let s = n - 1; s >= 0; s--) first[s] = Math.min(first[s]!, first[s + 1]!);
-  return { ...axis, first };
+  const near = Int32Array.from(rest, (r) => roundHalfEven(Math.fround(1 - r) * 2048));
+  const far = Int32Array.from(rest, (r) => roundHalfEven(r * 2048));
+  return { source, near, far, first };
 }
 
 /** Extents of all cells by id, in one pass. */

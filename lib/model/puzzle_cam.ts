@@ -1,5 +1,6 @@
 import { HPA, type DatasetSpec } from '../data/dataset_spec';
-import { bytesOf, isDType, KINDS, type Weights } from '../data/weights/tensors';
+import { fromNative, toNative } from '../data/weights/native_weights';
+import type { Weights } from '../data/weights/tensors';
 import { readWeights, writeWeights } from '../data/weights/weights';
 import { CellcamError, messageOf } from '../errors';
 import { findBackbone } from './backbones';
@@ -10,7 +11,6 @@ import {
   type LossValue,
   type NativeOutput,
   type NativePuzzleCam,
-  type NativeTensor,
   type ParameterInfo,
 } from '../native';
 import {
@@ -65,22 +65,6 @@ export interface Gradients {
   loss: LossValue;
   output: NativeOutput;
   gradients: Record<string, NdArray<Float32Array>>;
-}
-
-/** Tensors in the form in which they cross to the addon. */
-export function toNative(weights: Weights): NativeTensor[] {
-  return Object.entries(weights).map(([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, data: bytesOf(t) }));
-}
-
-/** Tensors from the addon, without a copy. */
-export function fromNative(tensors: NativeTensor[]): Weights {
-  const weights = Object.create(null) as Weights;
-  for (const { name, dtype, shape, data } of tensors) {
-    if (!isDType(dtype)) throw new CellcamError('ERR_NATIVE', `tensor ${name} has the unknown dtype ${dtype}`);
-    const kind = KINDS[dtype];
-    weights[name] = { dtype, shape, data: kind.create(data.buffer, data.byteOffset, data.byteLength / kind.bytes) };
-  }
-  return weights;
 }
 
 /**

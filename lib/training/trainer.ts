@@ -1,8 +1,9 @@
 import { HPA, datasetSpec, type DatasetSpec } from '../data/dataset_spec';
 import type { EpochFeed } from '../data/loader';
+import { fromNative, toNative } from '../data/weights/native_weights';
 import { CellcamError } from '../errors';
 import { lossWeights, type ComboLossOptions } from '../model/combo_loss';
-import { PuzzleCam, fromNative, toNative } from '../model/puzzle_cam';
+import { PuzzleCam } from '../model/puzzle_cam';
 import {
   native,
   nativeAsync,

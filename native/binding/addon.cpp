@@ -109,6 +109,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   init_batch_queue(env, exports);
   init_trainer(env, exports);
   init_predictor(env, exports);
+  init_cells(env, exports);
   return exports;
 }
 

@@ -36,5 +36,6 @@ void init_augment(Napi::Env env, Napi::Object exports);
 void init_batch_queue(Napi::Env env, Napi::Object exports);
 void init_trainer(Napi::Env env, Napi::Object exports);
 void init_predictor(Napi::Env env, Napi::Object exports);
+void init_cells(Napi::Env env, Napi::Object exports);
 
 }  // namespace cellcam::binding

@@ -1,0 +1,36 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace cellcam::cells {
+
+// A row-major image of one channel.
+template <typename T>
+struct Grid {
+  std::int64_t height = 0, width = 0;
+  std::vector<T> values;
+
+  Grid() = default;
+  Grid(std::int64_t h, std::int64_t w, T value = T{}) : height(h), width(w), values(static_cast<std::size_t>(h * w), value) {}
+
+  std::int64_t size() const { return height * width; }
+  T& operator[](std::int64_t i) { return values[static_cast<std::size_t>(i)]; }
+  const T& operator[](std::int64_t i) const { return values[static_cast<std::size_t>(i)]; }
+  T* row(std::int64_t y) { return values.data() + y * width; }
+  const T* row(std::int64_t y) const { return values.data() + y * width; }
+};
+
+using Bytes = Grid<std::uint8_t>;
+using Mask = Grid<std::uint8_t>;    // 0 or 1
+using Labels = Grid<std::int32_t>;  // 0 is background
+
+// A grid of the same size, f of every value.
+template <typename R, typename T, typename F>
+Grid<R> map_grid(const Grid<T>& in, F&& f) {
+  Grid<R> out(in.height, in.width);
+  for (std::int64_t i = 0; i < in.size(); ++i) out[i] = static_cast<R>(f(in[i]));
+  return out;
+}
+
+}  // namespace cellcam::cells
