@@ -54,4 +54,10 @@ export type { TrainEvent, TrainOptions } from './training/plan';
 export { planTraining, type FoldOutline, type TrainingOutline } from './training/outline';
 export type { EpochMetrics, EpochRecord } from './report/curves';
 export { Predictor, type Prediction, type PredictorOptions } from './inference/predictor';
+export {
+  segmentFields,
+  type MaskFormat,
+  type SegmentFieldsOptions,
+  type SegmentFieldsResult,
+} from './inference/segment_fields';
 export { generateOof, type OofOptions, type OofProgress, type OofResult } from './inference/oof';

@@ -1,5 +1,8 @@
 import { InvalidArgumentError, Option } from 'commander';
+import type { SegmenterOptions } from '../cells/segmenter';
 import { HPA, readDatasetSpec, type DatasetSpec } from '../data/dataset_spec';
+import { CellcamError } from '../errors';
+import type { Device, Precision } from '../options';
 
 /** The Python original's spelling (`--labels_file`) and the usual one (`--labels-file`) mean the same. */
 export function dashed(argv: string[]): string[] {
@@ -41,10 +44,49 @@ export const homeOptions = (): Option[] => [
   new Option('--train-home <folder>', 'holds the HDF5 files (TRAIN_HOME, else <data-home>/train)'),
 ];
 
-export const deviceOptions = (): Option[] => [
+export const deviceOptions = (precision = 'auto'): Option[] => [
   new Option('--device <device>', 'auto, cpu, cuda or cuda:N').default('auto'),
-  new Option('--precision <precision>', 'auto, fp32, bf16 or fp16').default('auto'),
+  new Option('--precision <precision>', 'auto, fp32, bf16 or fp16').default(precision),
 ];
+
+/** How cells are found. */
+export interface SegmenterArguments {
+  segmenter?: 'builtin' | 'hpa';
+  nucleiWeights?: string;
+  cellWeights?: string;
+  scale?: 'fast' | 'full';
+  device?: Device;
+  precision?: Precision;
+}
+
+export const segmenterOptions = (): Option[] => [
+  new Option(
+    '--segmenter <method>',
+    'how cells are found: without weights, or by the networks of HPA-Cell-Segmentation',
+  )
+    .choices(['builtin', 'hpa'])
+    .default('builtin'),
+  new Option('--nuclei-weights <file>', 'dpn_unet_nuclei_v1.pth, for --segmenter hpa'),
+  new Option('--cell-weights <file>', 'dpn_unet_cell_3ch_v1.pth, for --segmenter hpa'),
+  new Option('--scale <scale>', 'fast: networks and cells at --image-size; full: cells at the size of the files')
+    .choices(['fast', 'full'])
+    .default('fast'),
+];
+
+export function segmenterOf(o: SegmenterArguments): SegmenterOptions {
+  if (o.segmenter !== 'hpa') return { method: 'builtin' };
+  if (o.nucleiWeights === undefined || o.cellWeights === undefined) {
+    throw new CellcamError('ERR_INVALID_ARG', 'Expected --nuclei-weights and --cell-weights with --segmenter hpa');
+  }
+  return {
+    method: 'hpa',
+    nucleiWeights: o.nucleiWeights,
+    cellWeights: o.cellWeights,
+    scale: o.scale ?? 'fast',
+    device: o.device ?? 'auto',
+    precision: o.precision ?? 'fp32',
+  };
+}
 
 export const commonOptions = (): Option[] => [
   new Option('--spec <file>', 'JSON with the classes and channels of another data set (default: Human Protein Atlas)'),

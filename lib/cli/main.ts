@@ -13,6 +13,7 @@ import { inspectCommand } from './inspect';
 import { labelsCommand } from './labels';
 import { oofCommand } from './oof';
 import { previewCommand } from './preview';
+import { segmentCommand } from './segment';
 import { trainCommand } from './train';
 
 const INTERRUPTED = 130;
@@ -42,6 +43,7 @@ function program(signal: AbortSignal): Command {
     dumpCommand(signal),
     trainCommand(signal),
     oofCommand(signal),
+    segmentCommand(signal),
     labelsCommand(),
     inspectCommand(signal),
     previewCommand(),

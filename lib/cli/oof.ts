@@ -1,15 +1,25 @@
 import { Command, Option } from 'commander';
 import { generateOof, type OofOptions } from '../inference/oof';
-import { commonOptions, deviceOptions, homeOptions, numeric, specOf } from './arguments';
+import {
+  commonOptions,
+  deviceOptions,
+  homeOptions,
+  numeric,
+  segmenterOf,
+  segmenterOptions,
+  specOf,
+  type SegmenterArguments,
+} from './arguments';
 import { Progress } from './progress';
 
-type OofArguments = Omit<OofOptions, 'spec'> & { spec?: string; json?: boolean };
+type OofArguments = Omit<OofOptions, 'spec' | 'segmenter'> & SegmenterArguments & { spec?: string; json?: boolean };
 
-async function run({ spec, json, ...o }: OofArguments, signal: AbortSignal): Promise<void> {
+async function run({ spec, json, segmenter, ...o }: OofArguments, signal: AbortSignal): Promise<void> {
   const progress = new Progress({ json });
   try {
     const result = await generateOof({
       ...o,
+      segmenter: segmenterOf({ ...o, segmenter, precision: 'fp32' }),
       spec: specOf(spec),
       signal,
       onProgress: ({ done, total, cells }) => progress.update('oof', done, total, 'images', `${cells} cells`),
@@ -33,7 +43,11 @@ export function oofCommand(signal: AbortSignal): Command {
     .option('--metadata-file <file>', 'table ID,ImageHeight,ImageWidth', 'meta_cleaned_default_external.csv')
     .requiredOption('--fold <fold>', 'from 1; 0 predicts all images of the table by the average of all weights', Number)
     .requiredOption('--weights-files <files...>', "fold k's best weights; for fold 0 those of all folds")
-    .option('--masks <folder>', 'cell masks: label PNGs <id>.png, <id>_mask.png or <id>_predictedmask.png')
+    .option(
+      '--masks <folder>',
+      'cell masks: <id>.png, .tif, .npy or .npz, perhaps with _mask or _predictedmask behind the id (default: segmented and kept)',
+    )
+    .option('--mask-cache <folder>', 'where computed masks are kept (default: <home>/cache/masks)')
     .option('--oof-folder <folder>', 'where the tables go, in the home', 'oof')
     .option('--backbone <name>', 'one of those that `cellcam backbones` lists', 'seresnext50_32x4d')
     .addOption(new Option('--mtype <type>', 'kind of model').choices(['siamese', 'regular']).default('siamese'))
@@ -49,6 +63,7 @@ export function oofCommand(signal: AbortSignal): Command {
         "training's crop, to name the output for weights outside of models/ (default: 384)",
       ),
     );
-  for (const option of [...homeOptions(), ...deviceOptions(), ...commonOptions()]) command.addOption(option);
+  for (const option of [...segmenterOptions().slice(0, 3), ...homeOptions(), ...deviceOptions(), ...commonOptions()])
+    command.addOption(option);
   return command.action((o: OofArguments) => run(o, signal));
 }

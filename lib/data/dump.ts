@@ -2,12 +2,13 @@ import { existsSync, realpathSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { stringify } from 'csv-stringify/sync';
-import { CellcamError, codeOf, messageOf } from '../errors';
+import { CellcamError } from '../errors';
 import { throwIfAborted } from '../options';
 import { type DumpOptions, type DumpPlan, dumpPlan, wantedIds } from './dump_plan';
 import { writeDurably, writeError } from './durable';
 import { channelFiles, readField } from './field';
 import { Hdf5Reader } from './hdf5';
+import { inOrder, refusal } from './in_order';
 import type { ManifestEntry } from './manifest';
 import { readImageSize } from './png';
 import { resizeField } from './resize';
@@ -51,51 +52,20 @@ async function isCompleteAlready({ output, layout }: DumpPlan, wanted: string[])
   }
 }
 
-/** One field, resized or refused. */
-type Outcome =
-  | { id: string; pixels: Uint8Array | Float32Array; size: [height: number, width: number] }
-  | { id: string; error: unknown };
-
-async function resized(id: string, { imagesFolder, spec, layout }: DumpPlan): Promise<Outcome> {
-  try {
-    const field = await readField(imagesFolder, id, spec);
-    const pixels = await resizeField(field, layout.shape[0], layout.dtype);
-    return { id, pixels, size: [field.height, field.width] };
-  } catch (error) {
-    return { id, error };
-  }
-}
-
-/** Fields in the order of `ids`, up to `workers` of them being worked on at any time. */
-async function* outcomes(ids: string[], plan: DumpPlan): AsyncGenerator<Outcome> {
-  const running: Promise<Outcome>[] = [];
-  try {
-    for (const id of ids) {
-      throwIfAborted(plan.signal);
-      running.push(resized(id, plan));
-      if (running.length >= plan.workers) yield await running.shift()!;
-    }
-    while (running.length > 0) yield await running.shift()!;
-  } finally {
-    await Promise.all(running); // whoever sees the dump end sees no more work going on
-  }
-}
-
-/** The reason if it is this field's files that are wrong; every other error ends the dump. */
-function refusal(error: unknown): string {
-  const code = codeOf(error);
-  if (code === 'ERR_IMAGE' || code === 'ERR_FILE_NOT_FOUND') return messageOf(error);
-  throw error;
+async function resized(id: string, { imagesFolder, spec, layout }: DumpPlan) {
+  const field = await readField(imagesFolder, id, spec);
+  const pixels = await resizeField(field, layout.shape[0], layout.dtype);
+  return { pixels, size: [field.height, field.width] as [height: number, width: number] };
 }
 
 async function dumpInto(store: ShardStore, ids: string[], plan: DumpPlan): Promise<DumpResult> {
   const result: DumpResult = { written: 0, skipped: 0, failed: [] };
-  for await (const outcome of outcomes(ids, plan)) {
-    const { id } = outcome;
+  for await (const outcome of inOrder(ids, plan.workers, (id) => resized(id, plan), plan.signal)) {
+    const id = outcome.item;
     if ('error' in outcome) {
       result.failed.push({ id, reason: refusal(outcome.error) });
     } else {
-      await store.add(id, outcome.pixels, outcome.size);
+      await store.add(id, outcome.value.pixels, outcome.value.size);
       result.written++;
     }
     const failed = result.failed.length;

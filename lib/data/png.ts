@@ -1,6 +1,4 @@
-import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import sharp from 'sharp';
 import { decodeGreyPng } from './grey_png';
 import { CellcamError, codeOf, messageOf } from '../errors';
@@ -16,7 +14,8 @@ export interface GreyImage {
 
 type Depth = 'uchar' | 'ushort';
 
-async function readBytes(path: string): Promise<Buffer> {
+/** A file's bytes. @throws CellcamError ERR_FILE_NOT_FOUND, ERR_IMAGE */
+export async function readBytes(path: string): Promise<Buffer> {
   try {
     // Not left to the decoder: its cache goes by file name and would show a replaced file's old pixels.
     return await readFile(path);
@@ -109,17 +108,6 @@ export async function readLabelMask(path: string): Promise<NdArray<Uint16Array>>
     data: data.BYTES_PER_ELEMENT === 2 ? (data as Uint16Array) : Uint16Array.from(data),
     shape: [height, width],
   };
-}
-
-/**
- * The mask file of an image: `<id>.png`, `<id>_mask.png` or `<id>_predictedmask.png`, the first that exists.
- * @throws CellcamError ERR_FILE_NOT_FOUND
- */
-export function findMask(folder: string, id: string): string {
-  const places = ['', '_mask', '_predictedmask'].map((suffix) => join(folder, `${id}${suffix}.png`));
-  const found = places.find((place) => existsSync(place));
-  if (found !== undefined) return found;
-  throw new CellcamError('ERR_FILE_NOT_FOUND', `Expected a mask of image '${id}' in one of ${places.join(', ')}`);
 }
 
 async function writeGrey(

@@ -5,7 +5,7 @@ import { resizeCam } from '../cells/enlarge';
 import { FieldReader } from '../data/field_reader';
 import { imageIndex } from '../data/image_index';
 import type { ImageIndex } from '../data/loader';
-import { findMask, readLabelMask } from '../data/png';
+import { findMask, readMask } from '../data/masks';
 import { Predictor, type Prediction } from '../inference/predictor';
 import type { Device } from '../options';
 import { writeOverlay, type CellCaption } from '../report/overlay';
@@ -54,7 +54,7 @@ async function drawOne(job: OverlayJob, reader: FieldReader, index: ImageIndex, 
   using predictor = await Predictor.create({ backbone: job.backbone, weights: [weights], spec: DEMO_SPEC, device: job.device });
   const prediction = await predictor.predict({ data, shape: [1, job.size, job.size, 4] });
   const shown = best(prediction.logits.data);
-  const mask = await readLabelMask(findMask(job.set.masksFolder, id));
+  const mask = await readMask(findMask(job.set.masksFolder, id));
   await writeOverlay(join(job.folder, 'pictures', `${id}.png`), {
     channels: data,
     size: [job.size, job.size],

@@ -1,7 +1,9 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { intersectCams } from '../cells/cam_intersection';
+import { maskSource, type MaskSource } from '../cells/mask_source';
 import { oofHeader, oofRow } from '../cells/oof_rows';
+import type { SegmenterOptions } from '../cells/segmenter';
 import { HPA, datasetSpec, type DatasetSpec } from '../data/dataset_spec';
 import { fillDurably } from '../data/durable';
 import { FieldReader } from '../data/field_reader';
@@ -9,7 +11,6 @@ import { findFile, pngFolder, resolveHomes, type Factory, type Homes } from '../
 import { imageIndex } from '../data/image_index';
 import { readLabels, readSizes, selectRows, type LabelTable } from '../data/labels';
 import type { ImageIndex } from '../data/loader';
-import { findMask, readLabelMask } from '../data/png';
 import { CellcamError, messageOf } from '../errors';
 import {
   invalidArgument,
@@ -41,8 +42,12 @@ export interface OofOptions extends Partial<Homes> {
   fold: number;
   /** Fold k: the weights trained without fold k. Holdout: all folds' weights. */
   weightsFiles: string[];
-  /** Folder of cell masks: label PNGs `<id>.png`, `<id>_mask.png` or `<id>_predictedmask.png`. */
+  /** Folder of cell masks: `<id>.png`, `<id>_mask.png`, `<id>_predictedmask.png` or such a .tif, .npy or .npz. Absent: fields are segmented. */
   masks?: string;
+  /** How fields without masks are segmented; default: built in. */
+  segmenter?: SegmenterOptions;
+  /** Where computed masks are kept. Default: <home>/cache/masks. */
+  maskCache?: string;
   oofFolder?: string;
   backbone?: string;
   mtype?: ModelType;
@@ -85,13 +90,8 @@ async function oofPlan(o: OofOptions) {
   if (!Array.isArray(o.weightsFiles) || o.weightsFiles.length === 0) {
     throw invalidArgument('one or more weights files', 'weightsFiles', o.weightsFiles);
   }
-  if (o.masks === undefined) {
-    throw new CellcamError(
-      'ERR_INVALID_ARG',
-      'Expected a folder of cell masks for masks: segmentation is not built in yet, so give label PNGs',
-    );
-  }
-  const masks = findFile(requireString(o.masks, 'masks'), [homes.dataHome], 'folder of masks');
+  const masks =
+    o.masks === undefined ? undefined : findFile(requireString(o.masks, 'masks'), [homes.dataHome], 'folder of masks');
   const labelsFile = findFile(
     o.labelsFile ?? 'train_cleaned_default_external.csv',
     [homes.dataHome],
@@ -108,7 +108,7 @@ async function oofPlan(o: OofOptions) {
       ? readLabels(labelsFile, { spec })
       : validationImages(foldTables({ labelsFile, folds, seed, spec }), fold);
   const sizes = readSizes(metadata);
-  checkEach(table, sizes, metadata, masks);
+  checkEach(table, sizes, metadata);
   if (fold > 0) for (const file of weights) requireUnseen(file, fold, table);
   const seen = new Set(fold > 0 ? [] : weights.flatMap((file) => seenBy(file, table)));
   const index = await imageIndex(table, {
@@ -124,12 +124,10 @@ function validationImages(folded: FoldedTable, fold: number): LabelTable {
   return selectRows(folded.table, splitFold(folded, fold).valid);
 }
 
-function checkEach(table: LabelTable, sizes: Sizes, metadata: string, masks: string): void {
-  for (const id of table.ids) {
-    if (!sizes.has(id))
-      throw new CellcamError('ERR_TABLE', `Expected the size of image '${id}' in ${metadata} but it is not there`);
-    findMask(masks, id);
-  }
+function checkEach(table: LabelTable, sizes: Sizes, metadata: string): void {
+  const missing = table.ids.find((id) => !sizes.has(id));
+  if (missing === undefined) return;
+  throw new CellcamError('ERR_TABLE', `Expected the size of image '${missing}' in ${metadata} but it is not there`);
 }
 
 async function readBatch(
@@ -145,11 +143,11 @@ async function readBatch(
   return { data, shape: [count, index.size, index.size, channels] };
 }
 
-/** The activation maps of one image of a batch. */
-function imageOf(array: NdArray<Float32Array>, i: number): NdArray<Float32Array> {
+/** What a batch holds of one image. */
+function imageOf<T extends Float32Array | Uint8Array>(array: NdArray<T>, i: number): NdArray<T> {
   const [, ...shape] = array.shape;
   const size = shape.reduce((n, d) => n * d, 1);
-  return { data: array.data.subarray(i * size, (i + 1) * size), shape };
+  return { data: array.data.subarray(i * size, (i + 1) * size) as T, shape };
 }
 
 interface Cells {
@@ -159,23 +157,31 @@ interface Cells {
 
 type Plan = Awaited<ReturnType<typeof oofPlan>>;
 
-async function cellsOf(plan: Plan, row: number, logits: Float32Array, maps: NdArray<Float32Array>): Promise<Cells> {
+async function cellsOf(
+  plan: Plan,
+  masks: MaskSource,
+  row: number,
+  pixels: Uint8Array,
+  seen: { logits: Float32Array; maps: NdArray<Float32Array> },
+): Promise<Cells> {
   const id = plan.table.ids[row]!;
   const size = plan.sizes.get(id)!;
-  const path = findMask(plan.masks, id);
+  const originalSize: [number, number] = [size.height, size.width];
+  const mask = await masks.cellsOf(id, { pixels, size: plan.imageSize, original: originalSize });
   try {
-    const mask = await readLabelMask(path);
-    const cells = intersectCams({ logits, maps }, mask, { originalSize: [size.height, size.width], spec: plan.spec });
+    const cells = intersectCams(seen, mask, { originalSize, spec: plan.spec });
     return { rows: cells.map((cell) => oofRow(id, size, cell)).join(''), count: cells.length };
   } catch (error) {
-    if (error instanceof CellcamError && error.message.includes(path)) throw error;
-    throw new CellcamError('ERR_IMAGE', `image '${id}' with mask ${path}: ${messageOf(error)}`, { cause: error });
+    throw new CellcamError('ERR_IMAGE', `image '${id}' with ${masks.nameOf(id)}: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
 }
 
 async function predictAll(
   plan: Plan,
   predictor: Predictor,
+  masks: MaskSource,
   o: OofOptions,
   write: (rows: string) => Promise<unknown>,
 ): Promise<Omit<OofResult, 'path' | 'seen'>> {
@@ -190,7 +196,8 @@ async function predictAll(
       const images = await readBatch(reader, plan.index, first, Math.min(batch, total - first));
       const { logits, maps } = await predictor.predict(images);
       for (let i = 0; i < images.shape[0]!; i++) {
-        const cells = await cellsOf(plan, first + i, imageOf(logits, i).data, imageOf(maps, i));
+        const seen = { logits: imageOf(logits, i).data, maps: imageOf(maps, i) };
+        const cells = await cellsOf(plan, masks, first + i, imageOf(images, i).data, seen);
         await write(cells.rows);
         const id = plan.table.ids[first + i]!;
         result.cells += cells.count;
@@ -233,11 +240,16 @@ export async function generateOof(o: OofOptions): Promise<OofResult> {
     precision: o.precision,
     spec: plan.spec,
   });
+  using masks = await maskSource(plan.masks, {
+    segmenter: { ...(o.segmenter ?? { method: 'builtin' }), spec: plan.spec },
+    cache: o.maskCache ?? join(plan.homes.home, 'cache', 'masks'),
+  });
+  for (const id of plan.table.ids) masks.check(id);
   if (!existsSync(folder)) mkdirSync(folder, { recursive: true });
   let result: Omit<OofResult, 'path' | 'seen'> | undefined;
   await fillDurably(path, async (file) => {
     await file.write(oofHeader(plan.spec));
-    result = await predictAll(plan, predictor, o, (rows) => file.write(rows));
+    result = await predictAll(plan, predictor, masks, o, (rows) => file.write(rows));
   });
   return { path, seen: plan.seen, ...result! };
 }

@@ -3,7 +3,7 @@ import { type DatasetSpec, HPA } from '../data/dataset_spec';
 import { type NdArray, invalidArgument, requireNdArray, typedArrayKind } from '../options';
 import { compositeImage, heatImage } from './composite';
 import { letter, textWidth } from './lettering';
-import { type CellOutline, cellOutlines, outlinePath } from './outlines';
+import { type CellOutline, cellOutlines, outlinePath } from '../cells/outlines';
 import { fromSvg, writePicture } from './picture';
 
 export interface CellCaption {

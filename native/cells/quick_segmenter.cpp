@@ -79,11 +79,31 @@ Labels peaks(const Plane& plane, float prominence) {
   return out;
 }
 
+// Gives holes that one cell encloses to that cell; gaps between several cells stay.
 void fill_each(Labels& labels) {
-  Mask any = map_grid<std::uint8_t>(labels, [](std::int32_t v) { return v != 0; });
-  fill_holes(any);
-  // What is enclosed by cells goes to the cell that reaches it first.
-  labels = watershed(Bytes(labels.height, labels.width), labels, any);
+  constexpr std::int32_t kNobody = -1;
+  const Labels gaps = components(map_grid<std::uint8_t>(labels, [](std::int32_t v) { return v == 0; }), Neighbours::four);
+  std::vector<std::int32_t> owner(areas(gaps).size(), 0);
+  const auto meet = [&](std::int32_t gap, std::int32_t cell) {
+    owner[gap] = owner[gap] == 0 || owner[gap] == cell ? cell : kNobody;
+  };
+  const std::int64_t h = labels.height, w = labels.width;
+  for (std::int64_t y = 0; y < h; ++y) {
+    for (std::int64_t x = 0; x < w; ++x) {
+      const std::int32_t gap = gaps.row(y)[x];
+      if (gap == 0) continue;
+      if (y == 0 || x == 0 || y == h - 1 || x == w - 1) {
+        owner[gap] = kNobody;
+        continue;
+      }
+      for (const std::int64_t step : {-w, std::int64_t{-1}, std::int64_t{1}, w}) {
+        if (const std::int32_t cell = labels[y * w + x + step]; cell != 0) meet(gap, cell);
+      }
+    }
+  }
+  for (std::int64_t i = 0; i < labels.size(); ++i) {
+    if (gaps[i] != 0 && owner[gaps[i]] > 0) labels[i] = owner[gaps[i]];
+  }
 }
 
 Labels find_nuclei(const Plane& stain, double unit) {

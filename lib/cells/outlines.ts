@@ -49,16 +49,21 @@ function traceCells({ data, shape }: NdArray<Uint16Array>): Map<number, Traced> 
 }
 
 /** Walks the edges from corner to corner until all are used; each walk ends where it began. */
-function linkLoops(edges: Edges): number[][] {
+function linkLoops(edges: Edges, stride: number): number[][] {
+  const right = new Map([[1, stride], [stride, -1], [-1, -stride], [-stride, 1]]); // prettier-ignore
   const loops: number[][] = [];
   for (const [start, ends] of edges) {
     while (ends.length > 0) {
       const loop: number[] = [];
-      let at = start;
-      for (let next = edges.get(at)!.pop(); next !== undefined; next = edges.get(at)?.pop()) {
+      for (let [at, next] = [start, ends.pop()]; next !== undefined;) {
         loop.push(at);
+        const turn = next + right.get(next - at)!;
         at = next;
         if (at === start) break;
+        // Where two pixels meet at a corner only, turning right stays at the first: pieces never touch themselves.
+        const choices = edges.get(at)!;
+        const found = choices.indexOf(turn);
+        next = choices.splice(Math.max(found, 0), 1)[0];
       }
       loops.push(loop);
     }
@@ -83,11 +88,66 @@ export function cellOutlines(cells: NdArray<Uint16Array>): CellOutline[] {
     .sort(([a], [b]) => a - b)
     .map(([cellId, { edges, sumX, sumY, pixels }]) => ({
       cellId,
-      loops: linkLoops(edges).map((loop) =>
+      loops: linkLoops(edges, stride).map((loop) =>
         smooth(smooth(loop.map((corner) => [corner % stride, Math.floor(corner / stride)]))),
       ),
       centre: [sumX / pixels, sumY / pixels],
     }));
+}
+
+/** A closed line around pixels: (x, y) in pixel edges, the first point again at the end. */
+export type Ring = [x: number, y: number][];
+/** One piece of a cell: its outer line, then its holes. */
+export type Polygon = Ring[];
+
+/** Twice the area that a ring encloses; negative for holes. */
+function signedArea(ring: Ring): number {
+  return ring.reduce((sum, [x, y], i) => {
+    const [u, v] = ring[(i + 1) % ring.length]!;
+    return sum + x * v - u * y;
+  }, 0);
+}
+
+/** Even-odd rule. */
+function contains(ring: Ring, x: number, y: number): boolean {
+  return ring.reduce((inside, [x1, y1], i) => {
+    const [x2, y2] = ring[(i + 1) % ring.length]!;
+    const crosses = y1 > y !== y2 > y && x < ((x2 - x1) * (y - y1)) / (y2 - y1) + x1;
+    return crosses ? !inside : inside;
+  }, false);
+}
+
+/** Corners where the line turns, the first one again at the end. */
+function closedRing(loop: number[], stride: number): Ring {
+  const turns = loop.filter((at, i) => at - loop.at(i - 1)! !== loop[(i + 1) % loop.length]! - at);
+  const ring = turns.map((at): [number, number] => [at % stride, Math.floor(at / stride)]);
+  return [...ring, ring[0]!];
+}
+
+/** The middle of the cell's pixel to the right of a ring's first edge. */
+function pixelBeside(ring: Ring): [number, number] {
+  const [[x1, y1], [x2, y2]] = ring as [[number, number], [number, number]];
+  const [dx, dy] = [Math.sign(x2 - x1), Math.sign(y2 - y1)];
+  return [x1 + (dx - dy) / 2, y1 + (dy + dx) / 2];
+}
+
+function polygonsOf(rings: Ring[]): Polygon[] {
+  const outer = rings.filter((ring) => signedArea(ring) > 0).sort((a, b) => signedArea(a) - signedArea(b));
+  const polygons = outer.map((ring): Polygon => [ring]);
+  for (const hole of rings.filter((ring) => signedArea(ring) < 0)) {
+    const [x, y] = pixelBeside(hole);
+    polygons[outer.findIndex((ring) => contains(ring, x, y))]!.push(hole); // the smallest: pieces may lie in others' holes
+  }
+  return polygons;
+}
+
+/** The exact shapes of all cells of a mask (height, width), along pixel edges, by ascending cell number; one polygon a 4-connected piece. */
+export function cellPolygons(cells: NdArray<Uint16Array>): Map<number, Polygon[]> {
+  const stride = cells.shape[1]! + 1;
+  const traced = [...traceCells(cells)].sort(([a], [b]) => a - b);
+  return new Map(
+    traced.map(([id, { edges }]) => [id, polygonsOf(linkLoops(edges, stride).map((loop) => closedRing(loop, stride)))]),
+  );
 }
 
 /** The `d` of an SVG path, every coordinate multiplied by `scale`. */
