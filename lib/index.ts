@@ -60,4 +60,6 @@ export {
   type SegmentFieldsOptions,
   type SegmentFieldsResult,
 } from './inference/segment_fields';
+export { predictCells, type PredictOptions, type PredictResult } from './inference/predict';
+export { mergePredictions, type CellFormat, type TableOptions, type TablesResult } from './inference/prediction_tables';
 export { generateOof, type OofOptions, type OofProgress, type OofResult } from './inference/oof';

@@ -177,7 +177,11 @@ export interface NativeTrainer {
 }
 
 export interface NativePredictor {
-  predict(images: NdArray<Uint8Array>): Promise<{ logits: NdArray<Float32Array>; maps: NdArray<Float32Array> }>;
+  /** `flips`: averaged with the mirror images and the image turned by 180°. */
+  predict(
+    images: NdArray<Uint8Array>,
+    flips: boolean,
+  ): Promise<{ logits: NdArray<Float32Array>; maps: NdArray<Float32Array> }>;
   dispose(): void;
 }
 

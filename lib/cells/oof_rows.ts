@@ -24,7 +24,7 @@ function shortestDecimal(value: number): number {
 }
 
 /** The shortest decimal that reads back as the same float32, written as numpy and pandas write it: 0.0, 0.25, 1e-05. */
-function float32Text(value: number, name: string): string {
+export function float32Text(value: number, name: string): string {
   if (!(value >= 0 && value <= 1)) throw invalidArgument('a number from 0 to 1', name, value);
   if (value === 0) return '0.0';
   if (value === 1) return '1.0';
@@ -32,7 +32,7 @@ function float32Text(value: number, name: string): string {
   return value < 1e-4 ? decimal.toExponential().replace(/e-(\d)$/, 'e-0$1') : String(decimal);
 }
 
-function quoted(text: string): string {
+export function quoted(text: string): string {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 

@@ -67,7 +67,12 @@ export function parseRunLengths(text: string): number[] {
  * @throws CellcamError ERR_INVALID_ARG
  */
 export function encodeMask(mask: NdArray<Uint8Array>): string {
-  return deflateSync(Buffer.from(runLengthText(runLengths(mask)), 'latin1'), { level: 9 }).toString('base64');
+  return encodeRuns(runLengths(mask));
+}
+
+/** The same from run lengths. */
+export function encodeRuns(runs: readonly number[]): string {
+  return deflateSync(Buffer.from(runLengthText(runs), 'latin1'), { level: 9 }).toString('base64');
 }
 
 function inflated(text: string): string {

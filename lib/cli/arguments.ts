@@ -23,6 +23,13 @@ export function toRange(text: string): [from: number, to: number] {
   throw new InvalidArgumentError('Expected two numbers such as .5,1.');
 }
 
+/** Reads a part of a whole, `2/8`. */
+export function toShard(text: string): { index: number; count: number } {
+  const [, index, count] = /^(\d+)\/(\d+)$/.exec(text) ?? [];
+  if (index !== undefined && count !== undefined) return { index: Number(index), count: Number(count) };
+  throw new InvalidArgumentError('Expected i/n such as 2/8.');
+}
+
 export function numeric(flags: string, description: string, fallback?: number): Option {
   const option = new Option(flags, description).argParser(toNumber);
   return fallback === undefined ? option : option.default(fallback);

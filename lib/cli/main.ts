@@ -12,6 +12,7 @@ import { dumpCommand } from './dump';
 import { inspectCommand } from './inspect';
 import { labelsCommand } from './labels';
 import { oofCommand } from './oof';
+import { mergeCommand, predictCommand } from './predict';
 import { previewCommand } from './preview';
 import { segmentCommand } from './segment';
 import { trainCommand } from './train';
@@ -20,7 +21,7 @@ const INTERRUPTED = 130;
 
 /** The first Ctrl-C lets the work save what it has; the second one ends it. */
 function interruptible(command: string | undefined): AbortSignal {
-  const goesOn = command === 'dump' || command === 'train';
+  const goesOn = command === 'dump' || command === 'train' || command === 'predict';
   const outcome = goesOn ? 'what was done is saved, and the same command goes on' : 'nothing was written';
   const controller = new AbortController();
   const stop = (name: string) => (): void => {
@@ -43,6 +44,8 @@ function program(signal: AbortSignal): Command {
     dumpCommand(signal),
     trainCommand(signal),
     oofCommand(signal),
+    predictCommand(signal),
+    mergeCommand(),
     segmentCommand(signal),
     labelsCommand(),
     inspectCommand(signal),

@@ -5,6 +5,7 @@ import { CellcamError } from '../errors';
 import {
   invalidArgument,
   requireNdArray,
+  requireOneOf,
   requirePrecision,
   requireSignal,
   throwIfAborted,
@@ -15,8 +16,10 @@ import {
 
 export interface PredictorOptions {
   backbone: string;
-  /** One or more weights files: logits and maps are averaged over them. */
-  weights: string[];
+  /** One or more weights files: logits and maps are averaged over them. A file can name a backbone of its own. */
+  weights: (string | { backbone: string; file: string })[];
+  /** `flips`: averages over the image, its two mirror images and the image turned by 180°, maps turned back. Default: `none`. */
+  tta?: 'none' | 'flips';
   device?: Device;
   /** Default: 'auto'. */
   precision?: Precision;
@@ -33,10 +36,12 @@ export interface Prediction {
 export class Predictor {
   readonly spec: DatasetSpec;
   readonly #models: PuzzleCam[];
+  readonly #flips: boolean;
   #native: NativePredictor | undefined;
 
-  private constructor(models: PuzzleCam[], spec: DatasetSpec, precision: Precision) {
+  private constructor(models: PuzzleCam[], spec: DatasetSpec, precision: Precision, flips: boolean) {
     this.spec = spec;
+    this.#flips = flips;
     this.#models = models;
     const mean = spec.channels.map((c) => c.mean);
     const std = spec.channels.map((c) => c.std);
@@ -55,12 +60,14 @@ export class Predictor {
       throw invalidArgument('at least one file', 'weights', o?.weights);
     const spec = datasetSpec(o.spec ?? HPA);
     const precision = requirePrecision(o.precision ?? 'auto');
+    const tta = requireOneOf(o.tta ?? 'none', 'tta', ['none', 'flips'] as const);
     const models: PuzzleCam[] = [];
     try {
-      for (const pretrained of o.weights) {
-        models.push(await PuzzleCam.forSpec(spec, { backbone: o.backbone, device: o.device ?? 'auto', pretrained }));
+      for (const given of o.weights) {
+        const { backbone, file } = typeof given === 'string' ? { backbone: o.backbone, file: given } : given;
+        models.push(await PuzzleCam.forSpec(spec, { backbone, device: o.device ?? 'auto', pretrained: file }));
       }
-      return new Predictor(models, spec, precision);
+      return new Predictor(models, spec, precision, tta === 'flips');
     } catch (error) {
       for (const model of models) model.dispose();
       throw error;
@@ -72,7 +79,7 @@ export class Predictor {
     requireNdArray(images, 'images', ['Uint8Array'], ['B', 'H', 'W', this.spec.channels.length]);
     const handle = this.#native;
     if (!handle) throw new CellcamError('ERR_DISPOSED', 'the predictor was disposed');
-    return nativeAsync(() => handle.predict(images));
+    return nativeAsync(() => handle.predict(images, this.#flips));
   }
 
   /** Predicts batch after batch, in order. */

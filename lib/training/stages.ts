@@ -40,6 +40,11 @@ export function trainedFold(weights: string): { model: string; fold: number; tab
   return { model, fold: Number(number), table: join(resolve(weights, '..', '..', '..', '..'), `folds_${stage}.csv`) };
 }
 
+/** The backbone in the name of the model's folder that a weights file lies in; undefined for files elsewhere. */
+export function backboneOf(weights: string): string | undefined {
+  return /^[a-z]+_(.+)_\d+_\d+_[A-Z]+_fp\d+_CV\d+_/.exec(trainedFold(weights)?.model ?? '')?.[1];
+}
+
 /** Files of one fold of one stage. */
 export interface SnapshotFiles {
   folder: string;

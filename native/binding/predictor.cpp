@@ -30,18 +30,19 @@ class PredictorObject : public Napi::ObjectWrap<PredictorObject> {
   }
 
  private:
-  // (images {data: Uint8Array, shape (B, H, W, C)}) to a promise of { logits, maps }; the images must stay as they are till then.
+  // (images {data: Uint8Array, shape (B, H, W, C)}, flips) to a promise of { logits, maps }; the images must stay as they are till then.
   Napi::Value predict(const Napi::CallbackInfo& info) {
     return guarded(info.Env(), [&]() -> Napi::Value {
       if (!predictor_) throw Error("ERR_DISPOSED", "the predictor was disposed");
       const at::Tensor images = tensor_view(info[0]);
+      const bool flips = info[1].As<Napi::Boolean>();
       const auto data = info[0].As<Napi::Object>().Get("data").As<Napi::Object>();
       return run_job(
           info.Env(),
-          [predictor = predictor_, shared = shared_, images]() -> Result {
+          [predictor = predictor_, shared = shared_, images, flips]() -> Result {
             std::vector<std::unique_lock<std::mutex>> turns;
             for (const auto& model : shared) turns.push_back(model->take());
-            const inference::Prediction p = predictor->predict(images);
+            const inference::Prediction p = predictor->predict(images, flips);
             return [p](Napi::Env env) -> Napi::Value {
               auto out = Napi::Object::New(env);
               out.Set("logits", to_ndarray(env, p.logits));

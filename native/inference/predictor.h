@@ -20,8 +20,8 @@ class Predictor {
   Predictor(std::vector<std::shared_ptr<model::PuzzleCam>> models, model::Precision precision, std::vector<float> mean,
             std::vector<float> std);
 
-  // images (B, H, W, C) uint8 on the CPU.
-  Prediction predict(const at::Tensor& images) const;
+  // images (B, H, W, C) uint8 on the CPU. flips: the mean over the image, its two mirror images and it turned by 180°, maps turned back.
+  Prediction predict(const at::Tensor& images, bool flips = false) const;
 
   void cancel() { cancel_ = true; }
 

@@ -15,6 +15,7 @@ export interface RunOptions {
   env?: NodeJS.ProcessEnv;
   /** Files may not grow beyond so many bytes: writing more fails as on a full disk. */
   largestFile?: number;
+  onStart?: (child: ChildProcess) => void;
   /** Called for every line of its output; may kill it. */
   onLine?: (line: string, child: ChildProcess) => void;
 }
@@ -25,6 +26,7 @@ export function runNode(args: string[], o: RunOptions = {}): Promise<Ended> {
   const limited = ['bash', '-c', `ulimit -f ${Math.ceil((o.largestFile ?? 0) / 1024)} && exec "$0" "$@"`, ...node];
   const [program, ...rest] = o.largestFile === undefined ? node : limited;
   const child = spawn(program!, rest, { cwd: o.cwd, env: { ...process.env, ...o.env } });
+  o.onStart?.(child);
   let [stdout, stderr, pending] = ['', '', ''];
   child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
   child.stdout.on('data', (chunk: Buffer) => {

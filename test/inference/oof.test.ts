@@ -47,7 +47,6 @@ function refusal(code: string, text: string): Error {
 
 describe('wrong input', () => {
   test.each([
-    ['no masks', { masks: undefined }, 'ERR_INVALID_ARG', 'masks'],
     ['a folder of masks that is not there', { masks: 'nowhere' }, 'ERR_FILE_NOT_FOUND', 'nowhere'],
     ['no weights', { weightsFiles: [] }, 'ERR_INVALID_ARG', 'weightsFiles'],
     ['weights of another backbone', { backbone: 'seresnext50_32x4d' }, 'ERR_WEIGHTS', 'weights1.safetensors'],

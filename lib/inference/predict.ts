@@ -1,0 +1,399 @@
+import { mkdir } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { cellShapes } from '../cells/enlarged_masks';
+import { readFieldImage, type FieldImage } from '../cells/field_image';
+import { intersectCams, type CellPrediction, type IntersectionOptions } from '../cells/cam_intersection';
+import { maskSource, type MaskSource } from '../cells/mask_source';
+import { encodeRuns } from '../cells/run_lengths';
+import type { SegmenterOptions } from '../cells/segmenter';
+import { checkFilePattern, datasetSpec, HPA, type DatasetSpec } from '../data/dataset_spec';
+import { folderIds } from '../data/dump_plan';
+import { writeError } from '../data/durable';
+import { findFile, resolveHomes, type Homes } from '../data/homes';
+import { inOrder, refusal } from '../data/in_order';
+import { CellcamError, messageOf } from '../errors';
+import {
+  invalidArgument,
+  requireInteger,
+  requireOneOf,
+  requireSignal,
+  requireString,
+  throwIfAborted,
+  type Device,
+  type NdArray,
+  type Precision,
+} from '../options';
+import { backboneOf } from '../training/stages';
+import { VERSION } from '../version';
+import { cellCrops } from './cell_crops';
+import {
+  Journal,
+  journalPath,
+  summarise,
+  type JournalHeader,
+  type PredictedCell,
+  type Shard,
+} from './prediction_journal';
+import { CELL_FORMATS, mergePredictions, type CellFormat, type TablesResult } from './prediction_tables';
+import { Predictor } from './predictor';
+
+export interface PredictOptions extends Partial<Homes> {
+  /** Folder of the fields' files. */
+  imagesFolder: string;
+  /** Folder for `submission.csv` and the tables of cells; predictions are gathered in its `parts`. */
+  output: string;
+  /** An ensemble, averaged: weights files, of folds, backbones and seeds. */
+  weightsFiles: readonly string[];
+  /** Of step 2; default: the same. */
+  cellWeightsFiles?: readonly string[];
+  /** Of weights whose path does not tell; default seresnext50_32x4d. */
+  backbone?: string;
+  /**
+   * `1`: each class of the field is shared out to cells by its activation map. `2`: each cell is seen alone. `both` (default): the mean.
+   */
+  steps?: 'both' | '1' | '2';
+  /** `flips`: also the mirror images and the field turned by 180°, averaged. Default: `none`. */
+  tta?: 'none' | 'flips';
+  /** Cells that touch the field's edge: `keep` (default), or `drop` them. */
+  border?: 'keep' | 'drop';
+  /** As in `intersectCams`. */
+  classThreshold?: number;
+  quantile?: number;
+  scoreThreshold?: number;
+  maxClasses?: number;
+  /** Folder of cell masks; without it fields are segmented. */
+  masks?: string;
+  segmenter?: SegmenterOptions;
+  /** Where computed masks are kept. Default: <home>/cache/masks. */
+  maskCache?: string;
+  /** Tables of cells; default: csv. */
+  cells?: readonly CellFormat[];
+  /** Which fields, in this order; default all of the folder, ascending. */
+  ids?: readonly string[];
+  filePattern?: string;
+  /** Side to which fields are resized; default 512. */
+  imageSize?: number;
+  /** Side to which single cells are resized; default 384, at most imageSize. */
+  cropSize?: number;
+  /** Fields, or single cells, at a time; default 8. */
+  batchSize?: number;
+  /** Part i of n, from 1: every n-th field. Tables are made by `mergePredictions` once all parts are there. */
+  shard?: Shard;
+  device?: Device;
+  precision?: Precision;
+  spec?: DatasetSpec;
+  signal?: AbortSignal;
+  onProgress?: (p: { done: number; total: number; cells: number; id: string }) => void;
+}
+
+export interface PredictResult extends TablesResult {
+  /** Fields that an earlier run had predicted. */
+  resumed: number;
+}
+
+function requireShard(shard: Shard | undefined): Shard {
+  if (shard === undefined) return { index: 1, count: 1 };
+  const count = requireInteger(shard.count, 'shard.count', 1);
+  return { index: requireInteger(shard.index, 'shard.index', 1, count), count };
+}
+
+function requireFiles(files: unknown, name: string): readonly string[] {
+  if (Array.isArray(files) && files.length > 0) return files as string[];
+  throw invalidArgument('one or more weights files', name, files);
+}
+
+async function predictPlan(o: PredictOptions) {
+  if (typeof o !== 'object' || o === null) throw invalidArgument('an object', 'options', o);
+  const homes = resolveHomes(o);
+  const given = datasetSpec(o.spec ?? HPA);
+  const spec = o.filePattern === undefined ? given : { ...given, filePattern: checkFilePattern(o.filePattern) };
+  const imagesFolder = requireString(o.imagesFolder, 'imagesFolder');
+  const backbone = o.backbone ?? 'seresnext50_32x4d';
+  const models = (files: readonly string[]) =>
+    files.map((file) => {
+      const found = findFile(file, [homes.home], 'weights file');
+      return { file: found, backbone: backboneOf(found) ?? backbone };
+    });
+  const weights = models(requireFiles(o.weightsFiles, 'weightsFiles'));
+  const imageSize = requireInteger(o.imageSize ?? 512, 'imageSize', 64, 16384);
+  const shard = requireShard(o.shard);
+  const all = o.ids === undefined ? await folderIds(imagesFolder, spec) : [...new Set(o.ids)];
+  return {
+    imagesFolder,
+    spec,
+    output: resolve(requireString(o.output, 'output')),
+    weights,
+    cellWeights:
+      o.cellWeightsFiles === undefined ? weights : models(requireFiles(o.cellWeightsFiles, 'cellWeightsFiles')),
+    steps: requireOneOf(o.steps ?? 'both', 'steps', ['both', '1', '2'] as const),
+    tta: requireOneOf(o.tta ?? 'none', 'tta', ['none', 'flips'] as const),
+    border: requireOneOf(o.border ?? 'keep', 'border', ['keep', 'drop'] as const),
+    thresholds: {
+      classThreshold: o.classThreshold,
+      quantile: o.quantile,
+      scoreThreshold: o.scoreThreshold,
+      maxClasses: o.maxClasses,
+    },
+    masks:
+      o.masks === undefined
+        ? undefined
+        : findFile(requireString(o.masks, 'masks'), [homes.dataHome], 'folder of masks'),
+    segmenter: { ...(o.segmenter ?? { method: 'builtin' as const }), spec },
+    maskCache: o.maskCache ?? join(homes.home, 'cache', 'masks'),
+    cells: (o.cells ?? ['csv']).map((format) => requireOneOf(format, 'cells', CELL_FORMATS)),
+    imageSize,
+    cropSize: requireInteger(o.cropSize ?? Math.min(384, imageSize), 'cropSize', 32, 16384),
+    batch: requireInteger(o.batchSize ?? 8, 'batchSize', 1, 4096),
+    shard,
+    ids: all.filter((_, i) => i % shard.count === shard.index - 1),
+    signal: requireSignal(o.signal),
+  };
+}
+
+type Plan = Awaited<ReturnType<typeof predictPlan>>;
+
+function headerOf(plan: Plan): JournalHeader {
+  const { weights, cellWeights, steps, tta, border, thresholds, masks, segmenter, imageSize, cropSize } = plan;
+  const settings = {
+    weights,
+    cellWeights,
+    tta,
+    border,
+    thresholds,
+    masks: masks ?? segmenter.method,
+    imageSize,
+    cropSize,
+  };
+  return { cellcam: VERSION, classes: plan.spec.classes.length, steps, settings: JSON.stringify(settings) };
+}
+
+/** A field on its way. */
+interface Work {
+  id: string;
+  field: FieldImage;
+  cells: NdArray<Uint16Array>;
+}
+
+/** Clears the cells that touch the field's edge. */
+function withoutBorderCells({ data, shape }: NdArray<Uint16Array>): NdArray<Uint16Array> {
+  const [height, width] = shape as [number, number];
+  const cut = new Set<number>();
+  for (let x = 0; x < width; x++) cut.add(data[x]!).add(data[(height - 1) * width + x]!);
+  for (let y = 0; y < height; y++) cut.add(data[y * width]!).add(data[(y + 1) * width - 1]!);
+  return { data: data.map((v) => (cut.has(v) ? 0 : v)), shape };
+}
+
+async function prepare(plan: Plan, masks: MaskSource, id: string): Promise<Work> {
+  const field = await readFieldImage(plan.imagesFolder, id, plan.imageSize, plan.spec);
+  const cells = await masks.cellsOf(id, field);
+  return { id, field, cells: plan.border === 'drop' ? withoutBorderCells(cells) : cells };
+}
+
+function stack(images: Uint8Array[], size: number): NdArray<Uint8Array> {
+  const bytes = images[0]!.length;
+  const data = new Uint8Array(images.length * bytes);
+  images.forEach((pixels, i) => data.set(pixels, i * bytes));
+  return { data, shape: [images.length, size, size, bytes / (size * size)] };
+}
+
+/** Step 2: the image-level probabilities of each cell alone, by ascending number. */
+async function seeCellsAlone(plan: Plan, predictor: Predictor, work: Work): Promise<Float32Array[]> {
+  const classes = plan.spec.classes.length;
+  const probabilities: Float32Array[] = [];
+  let crops: Uint8Array[] = [];
+  const flush = async (): Promise<void> => {
+    if (crops.length === 0) return;
+    const { logits } = await predictor.predict(stack(crops, plan.cropSize));
+    for (let i = 0; i < crops.length; i++) {
+      const own = logits.data.subarray(i * classes, (i + 1) * classes);
+      probabilities.push(own.map((x) => 1 / (1 + Math.exp(-x))));
+    }
+    crops = [];
+  };
+  for await (const { pixels } of cellCrops(work.field, work.cells, plan.cropSize)) {
+    crops.push(pixels);
+    if (crops.length === plan.batch) await flush();
+  }
+  await flush();
+  return probabilities;
+}
+
+interface Seen {
+  logits: Float32Array;
+  maps: NdArray<Float32Array>;
+}
+
+function shareOut(plan: Plan, { id, field, cells }: Work, seen: Seen): CellPrediction[] {
+  const o: IntersectionOptions = { originalSize: field.original, spec: plan.spec, ...plan.thresholds };
+  try {
+    return intersectCams(seen, cells, o);
+  } catch (error) {
+    throw new CellcamError('ERR_IMAGE', `image '${id}': ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** float32 numbers as short decimals that read back the same. */
+function plain(values: Float32Array): number[] {
+  return Array.from(values, (v) => Number(v.toPrecision(9)));
+}
+
+function mean(a: Float32Array, b: Float32Array): Float32Array {
+  return a.map((v, i) => (v + b[i]!) / 2);
+}
+
+async function finish(
+  plan: Plan,
+  cellPredictor: Predictor | undefined,
+  work: Work,
+  seen: Seen,
+): Promise<PredictedCell[]> {
+  const first = shareOut(plan, work, seen);
+  const second = cellPredictor && first.length > 0 ? await seeCellsAlone(plan, cellPredictor, work) : undefined;
+  const shapes = cellShapes(work.cells, work.field.original);
+  return first.map(({ cellId, center, probabilities }, i) => {
+    const { x1, y1, x2, y2, runs, area } = shapes[i]!;
+    const alone = second?.[i];
+    const both = alone && plan.steps === 'both' ? { step1: plain(probabilities), step2: plain(alone) } : {};
+    const final = alone === undefined ? probabilities : plan.steps === '2' ? alone : mean(probabilities, alone);
+    return {
+      cellId,
+      center,
+      box: [x1, y1, x2, y2],
+      area,
+      mask: encodeRuns(runs),
+      probabilities: plain(final),
+      ...both,
+    };
+  });
+}
+
+/** Runs the networks over batches of fields while the batch before is being worked up. */
+class Pipeline {
+  #before: (() => Promise<void>) | undefined;
+  #batch: Work[] = [];
+
+  constructor(
+    private readonly plan: Plan,
+    private readonly predictor: Predictor,
+    private readonly cellPredictor: Predictor | undefined,
+    private readonly done: (work: Work, cells: PredictedCell[]) => Promise<void>,
+  ) {}
+
+  async add(work: Work): Promise<void> {
+    this.#batch.push(work);
+    if (this.#batch.length >= this.plan.batch) await this.flush();
+  }
+
+  /** Sends what is gathered to the network and finishes what was sent before. */
+  async flush(): Promise<void> {
+    const batch = this.#batch;
+    this.#batch = [];
+    const running = batch.length === 0 ? undefined : this.predictor.predict(stack(batch.map((w) => w.field.pixels), this.plan.imageSize)); // prettier-ignore
+    running?.catch(() => undefined); // seen when it is awaited
+    const before = this.#before;
+    this.#before = undefined;
+    await before?.();
+    if (running !== undefined) this.#before = async () => this.#finish(batch, await running);
+  }
+
+  async end(): Promise<void> {
+    await this.flush();
+    await this.flush();
+  }
+
+  async #finish(batch: Work[], { logits, maps }: Awaited<ReturnType<Predictor['predict']>>): Promise<void> {
+    const [, classes, h, w] = maps.shape as [number, number, number, number];
+    for (const [i, work] of batch.entries()) {
+      const own = maps.data.subarray(i * classes * h * w, (i + 1) * classes * h * w);
+      const seen = {
+        logits: logits.data.subarray(i * classes, (i + 1) * classes),
+        maps: { data: own, shape: [classes, h, w] },
+      };
+      await this.done(work, await finish(this.plan, this.cellPredictor, work, seen));
+    }
+  }
+}
+
+async function predictAll(
+  plan: Plan,
+  journal: Journal,
+  predictor: Predictor,
+  cellPredictor: Predictor | undefined,
+  o: PredictOptions,
+): Promise<void> {
+  using masks = await maskSource(plan.masks, { segmenter: plan.segmenter, cache: plan.maskCache });
+  const missing = plan.ids.filter((id) => !journal.done.has(id));
+  let [done, cells] = [plan.ids.length - missing.length, 0];
+  const tell = (id: string): void => o.onProgress?.({ done: ++done, total: plan.ids.length, cells, id });
+  const pipeline = new Pipeline(plan, predictor, cellPredictor, async ({ id, field }, found) => {
+    await journal.append({ id, width: field.original[1], height: field.original[0], cells: found });
+    cells += found.length;
+    tell(id);
+  });
+  const workers = availableParallelism() + 1;
+  for await (const outcome of inOrder(missing, workers, (id) => prepare(plan, masks, id), plan.signal)) {
+    if ('error' in outcome) {
+      const refused = refusal(outcome.error);
+      await pipeline.end(); // the journal keeps the order of the ids
+      await journal.append({ id: outcome.item, refused });
+      tell(outcome.item);
+    } else {
+      await pipeline.add(outcome.value);
+    }
+  }
+  await pipeline.end();
+}
+
+async function predictors(plan: Plan, o: PredictOptions): Promise<{ fields: Predictor; cells: Predictor | undefined }> {
+  const make = (weights: Plan['weights']) =>
+    Predictor.create({
+      backbone: '',
+      weights,
+      tta: plan.tta,
+      device: o.device,
+      precision: o.precision,
+      spec: plan.spec,
+    });
+  const fields = await make(plan.weights);
+  try {
+    if (plan.steps === '1') return { fields, cells: undefined };
+    return { fields, cells: plan.cellWeights === plan.weights ? fields : await make(plan.cellWeights) };
+  } catch (error) {
+    fields.dispose();
+    throw error;
+  }
+}
+
+/**
+ * Predicts every cell of a folder of fields: cells by masks or segmentation, step 1 by activation maps, step 2 each cell alone, and their
+ * mean. Writes `submission.csv` and tables of cells into `output`; a shard only its part. Fields come one by one, so that memory does not
+ * grow with their number; a run that was ended goes on where it was. A field whose files or mask cannot be used is listed in the result,
+ * and the others go on.
+ * @throws CellcamError ERR_INVALID_ARG, ERR_FILE_NOT_FOUND, ERR_WEIGHTS, ERR_WRITE; the signal's reason when aborted
+ */
+export async function predictCells(o: PredictOptions): Promise<PredictResult> {
+  const plan = await predictPlan(o);
+  throwIfAborted(plan.signal);
+  const path = journalPath(plan.output, plan.shard);
+  await mkdir(dirname(path), { recursive: true }).catch((error: unknown) => {
+    throw writeError(path, error);
+  });
+  const journal = await Journal.open(path, headerOf(plan));
+  const resumed = plan.ids.filter((id) => journal.done.has(id)).length;
+  try {
+    if (resumed < plan.ids.length) {
+      const { fields, cells } = await predictors(plan, o);
+      try {
+        await predictAll(plan, journal, fields, cells, o);
+      } finally {
+        fields.dispose();
+        cells?.dispose();
+      }
+    }
+  } finally {
+    await journal.close();
+  }
+  if (plan.shard.count > 1) return { ...(await summarise(path)), files: [path], resumed };
+  return { ...(await mergePredictions(plan.output, { cells: plan.cells })), resumed };
+}
