@@ -31,6 +31,7 @@ export {
   type CellMapOptions,
   type CellMapResult,
   type CellMask,
+  type PrecisionRecall,
   type DetectionOutcome,
 } from './metrics/cell_map';
 export { listBackbones, trainingMemory, type BackboneInfo, type TrainingMemory } from './model/backbones';
@@ -62,4 +63,11 @@ export {
 } from './inference/segment_fields';
 export { predictCells, type PredictOptions, type PredictResult } from './inference/predict';
 export { mergePredictions, type CellFormat, type TableOptions, type TablesResult } from './inference/prediction_tables';
+export {
+  evaluatePredictions,
+  type CellEvaluation,
+  type EvaluateOptions,
+  type Evaluation,
+  type ImageEvaluation,
+} from './inference/evaluate';
 export { generateOof, type OofOptions, type OofProgress, type OofResult } from './inference/oof';

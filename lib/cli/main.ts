@@ -9,6 +9,7 @@ import { convertCommand } from './convert';
 import { demoCommand } from './demo';
 import { doctorCommand } from './doctor_command';
 import { dumpCommand } from './dump';
+import { evaluateCommand } from './evaluate';
 import { inspectCommand } from './inspect';
 import { labelsCommand } from './labels';
 import { oofCommand } from './oof';
@@ -46,6 +47,7 @@ function program(signal: AbortSignal): Command {
     oofCommand(signal),
     predictCommand(signal),
     mergeCommand(),
+    evaluateCommand(signal),
     segmentCommand(signal),
     labelsCommand(),
     inspectCommand(signal),

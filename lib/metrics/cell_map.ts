@@ -63,6 +63,13 @@ interface Entry {
   correct: boolean;
 }
 
+/** After each detection of a class, by falling confidence. */
+export interface PrecisionRecall {
+  confidence: number[];
+  precision: number[];
+  recall: number[];
+}
+
 interface Settings {
   iou: number;
   variant: 'mask' | 'box' | 'mask_strict';
@@ -172,20 +179,25 @@ function matchImage(
   return [...entries, ...[...bestInGroup.values()].map((confidence) => ({ confidence, correct: true }))];
 }
 
-/** Area under the precision that is reached at each recall or a higher one. */
-function interpolatedPrecision(entries: Entry[], instances: number): number {
-  if (instances === 0) return NaN;
-  const precision: number[] = [];
+function precisionRecall(entries: Entry[], instances: number): PrecisionRecall {
+  const curve: PrecisionRecall = { confidence: [], precision: [], recall: [] };
   let correct = 0;
-  const ordered = byConfidence(entries);
-  ordered.forEach((entry, i) => {
+  byConfidence(entries).forEach((entry, i) => {
     if (entry.correct) correct++;
-    precision.push(correct / (i + 1));
+    curve.confidence.push(entry.confidence);
+    curve.precision.push(correct / (i + 1));
+    curve.recall.push(correct / instances);
   });
+  return curve;
+}
+
+/** Area under the precision that is reached at each recall or a higher one. */
+function interpolatedPrecision({ precision, recall }: PrecisionRecall, instances: number): number {
+  if (instances === 0) return NaN;
   let [area, highest] = [0, 0];
-  for (let i = ordered.length - 1; i >= 0; i--) {
+  for (let i = precision.length - 1; i >= 0; i--) {
     highest = Math.max(highest, precision[i]!);
-    if (ordered[i]!.correct) area += highest;
+    if (recall[i] !== (recall[i - 1] ?? 0)) area += highest;
   }
   return area / instances;
 }
@@ -223,12 +235,12 @@ function requireOneSize(cells: (CellDetection | CellInstance)[]): void {
   }
 }
 
-function grouped<T extends { image: string; classId: number }>(cells: T[]): Map<string, Map<number, T[]>> {
-  const images = new Map<string, Map<number, T[]>>();
+function grouped<T extends { image: string }>(cells: T[]): Map<string, T[]> {
+  const images = new Map<string, T[]>();
   for (const cell of cells) {
-    const classes = images.get(cell.image) ?? new Map<number, T[]>();
-    images.set(cell.image, classes);
-    classes.set(cell.classId, [...(classes.get(cell.classId) ?? []), cell]);
+    const own = images.get(cell.image);
+    if (own) own.push(cell);
+    else images.set(cell.image, [cell]);
   }
   return images;
 }
@@ -244,35 +256,90 @@ function requireSettings(o: CellMapOptions): Settings {
   };
 }
 
+/** What is no array is left to the check that follows. */
+function ofImage(cells: unknown, image: string): unknown {
+  return Array.isArray(cells) ? cells.map((cell: object) => ({ ...cell, image })) : cells;
+}
+
+/** Counts image by image, so that only one image's masks need be at hand. */
+export class CellMapTally {
+  readonly #settings: Settings;
+  readonly #images = new Map<string, { classId: number; entries: Entry[] }[]>();
+  readonly #instances: number[];
+
+  constructor(o: CellMapOptions = {}) {
+    this.#settings = requireSettings(o);
+    this.#instances = new Array<number>(this.#settings.classes).fill(0);
+  }
+
+  /**
+   * All there is of one image. @returns what became of each detection
+   * @throws CellcamError ERR_INVALID_ARG, also for an image that was counted already
+   */
+  add(
+    image: string,
+    detections: Omit<CellDetection, 'image'>[],
+    truth: Omit<CellInstance, 'image'>[],
+  ): DetectionOutcome[] {
+    const { classes, variant, verified, groupOfWeight } = this.#settings;
+    const found = requireCells<CellDetection>(ofImage(detections, image), 'detections', classes);
+    const there = requireCells<CellInstance>(ofImage(truth, image), 'truth', classes).filter(
+      ({ mask }) => mask !== null,
+    );
+    requireOneSize([...found, ...there]);
+    if (this.#images.has(image))
+      throw new CellcamError('ERR_INVALID_ARG', `Expected image '${image}' once but it came twice`);
+    const overlap = new Overlap(variant);
+    const outcomes = found.map((): DetectionOutcome => 'N');
+    const placed = found
+      .map((detection, place) => ({ ...detection, place }))
+      .filter(({ mask }) => !overlap.isEmpty(mask));
+    const known = verified[image] !== undefined || there.length > 0;
+    const every = Array.from({ length: classes }, (_, classId) => classId);
+    const shown = [...new Set([...there.map(({ classId }) => classId), ...(verified[image] ?? [])])];
+    const own: { classId: number; entries: Entry[] }[] = [];
+    for (const classId of !known ? [] : variant === 'mask_strict' ? every : shown) {
+      const cells = there.filter((cell) => cell.classId === classId);
+      const ofClass = placed.filter((detection) => detection.classId === classId);
+      this.#instances[classId]! += cells.filter(({ groupOf }) => groupOfWeight === 1 || !groupOf).length;
+      own.push({ classId, entries: matchImage(ofClass, cells, overlap, this.#settings, outcomes) });
+    }
+    this.#images.set(image, own);
+    return outcomes;
+  }
+
+  /** Of all images so far. */
+  result(): Omit<CellMapResult, 'outcomes'> & { curves: PrecisionRecall[] } {
+    const entries = this.#instances.map((): Entry[] => []);
+    for (const image of [...this.#images.keys()].sort())
+      for (const { classId, entries: own } of this.#images.get(image)!)
+        for (const entry of own) entries[classId]!.push(entry);
+    const curves = entries.map((own, classId) => precisionRecall(own, this.#instances[classId]!));
+    const ap = curves.map((curve, classId) => interpolatedPrecision(curve, this.#instances[classId]!));
+    const counted = ap.filter((value) => !Number.isNaN(value));
+    const mAP = counted.reduce((sum, value) => sum + value, 0) / counted.length;
+    return { mAP, ap, instances: [...this.#instances], curves };
+  }
+}
+
 /**
  * Average precision of cells found, by class, and its mean: the metric of the HPA single-cell challenge (Open Images' instance metric
  * at one overlap). Detections of images without instances are left out. A detection of equal confidence that is listed later comes first.
  * @throws CellcamError ERR_INVALID_ARG
  */
 export function cellMap(detections: CellDetection[], truth: CellInstance[], o: CellMapOptions = {}): CellMapResult {
-  const settings = requireSettings(o);
-  const { classes, variant, verified, groupOfWeight } = settings;
+  const { classes } = requireSettings(o);
   const found = requireCells<CellDetection>(detections, 'detections', classes);
-  const there = requireCells<CellInstance>(truth, 'truth', classes).filter(({ mask }) => mask !== null);
+  const there = requireCells<CellInstance>(truth, 'truth', classes);
   requireOneSize([...found, ...there]);
-  const overlap = new Overlap(variant);
+  const tally = new CellMapTally(o);
   const outcomes = found.map((): DetectionOutcome => 'N');
   const placed = found.map((detection, place) => ({ ...detection, place }));
-  const [detected, known] = [grouped(placed.filter(({ mask }) => !overlap.isEmpty(mask))), grouped(there)];
-  const entries = Array.from({ length: classes }, (): Entry[] => []);
-  const instances = new Array<number>(classes).fill(0);
-  for (const image of [...new Set([...known.keys(), ...Object.keys(verified)])].sort()) {
-    const own = known.get(image) ?? new Map<number, CellInstance[]>();
-    const every = Array.from({ length: classes }, (_, classId) => classId);
-    const evaluated = variant === 'mask_strict' ? every : [...new Set([...own.keys(), ...(verified[image] ?? [])])];
-    for (const classId of evaluated) {
-      const cells = own.get(classId) ?? [];
-      instances[classId]! += cells.filter(({ groupOf }) => groupOfWeight === 1 || !groupOf).length;
-      const matched = matchImage(detected.get(image)?.get(classId) ?? [], cells, overlap, settings, outcomes);
-      entries[classId]!.push(...matched);
-    }
+  const [detected, known] = [grouped(placed), grouped(there)];
+  for (const image of new Set([...known.keys(), ...Object.keys(o.verified ?? {})])) {
+    const own = detected.get(image) ?? [];
+    tally.add(image, own, known.get(image) ?? []).forEach((outcome, i) => (outcomes[own[i]!.place] = outcome));
   }
-  const ap = entries.map((own, classId) => interpolatedPrecision(own, instances[classId]!));
-  const counted = ap.filter((value) => !Number.isNaN(value));
-  return { mAP: counted.reduce((sum, value) => sum + value, 0) / counted.length, ap, instances, outcomes };
+  const { mAP, ap, instances } = tally.result();
+  return { mAP, ap, instances, outcomes };
 }
