@@ -17,6 +17,7 @@ export default tseslint.config(
       '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_' }],
     },
   },
+  { files: ['lib/report/page/*.js'], languageOptions: { sourceType: 'script' } },
   {
     files: ['**/*.mjs', '**/*.cjs'],
     languageOptions: {

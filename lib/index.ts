@@ -70,4 +70,5 @@ export {
   type Evaluation,
   type ImageEvaluation,
 } from './inference/evaluate';
+export { writeReport, type ReportOptions, type ReportResult } from './inference/report';
 export { generateOof, type OofOptions, type OofProgress, type OofResult } from './inference/oof';

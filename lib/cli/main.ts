@@ -15,6 +15,7 @@ import { labelsCommand } from './labels';
 import { oofCommand } from './oof';
 import { mergeCommand, predictCommand } from './predict';
 import { previewCommand } from './preview';
+import { reportCommand } from './report';
 import { segmentCommand } from './segment';
 import { trainCommand } from './train';
 
@@ -48,6 +49,7 @@ function program(signal: AbortSignal): Command {
     predictCommand(signal),
     mergeCommand(),
     evaluateCommand(signal),
+    reportCommand(),
     segmentCommand(signal),
     labelsCommand(),
     inspectCommand(signal),

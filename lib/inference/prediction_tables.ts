@@ -196,6 +196,16 @@ async function openParts(output: string): Promise<JournalReader[]> {
   return readers;
 }
 
+/** Every image of a prediction, in the order of the ids. @param output the folder given to `predictCells` */
+export async function* predictionsOf(output: string): AsyncGenerator<PredictedImage | RefusedImage> {
+  const readers = await openParts(resolve(output));
+  try {
+    yield* merged(readers);
+  } finally {
+    for (const reader of readers) await reader.close();
+  }
+}
+
 /** Runs through all parts once and gives each image to the sink, as it counts. */
 async function pour(
   output: string,

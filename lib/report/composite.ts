@@ -37,6 +37,16 @@ function stretched(field: Uint8Array, channel: number, channels: number, like = 
   return Float32Array.from({ length: pixels }, (_, i) => Math.min(1, gain * field[i * channels + channel]!));
 }
 
+/** One channel of (H, W, C), brightened for the eye by itself. @returns (H, W) */
+export function brightened(field: Uint8Array, channel: number, channels: number): Uint8Array {
+  return Uint8Array.from(stretched(field, channel, channels), (value) => Math.round(255 * value));
+}
+
+/** The colour of a channel by its name, else by its place: red, green, blue, 0 to 1. */
+export function tintOf(name: string, place: number): Rgb {
+  return COLORS[name] ?? OTHERS[place % OTHERS.length]!;
+}
+
 function toBytes(color: Float32Array): Uint8Array {
   return Uint8Array.from(color, (value) => Math.round(255 * Math.min(1, Math.max(0, value))));
 }
@@ -45,7 +55,7 @@ function toBytes(color: Float32Array): Uint8Array {
 export function compositeImage(field: Uint8Array, { channels }: DatasetSpec, like = field): Uint8Array {
   const color = new Float32Array((field.length / channels.length) * 3);
   channels.forEach(({ name }, c) => {
-    const tint = COLORS[name] ?? OTHERS[c % OTHERS.length]!;
+    const tint = tintOf(name, c);
     stretched(field, c, channels.length, like).forEach((value, i) => {
       for (let k = 0; k < 3; k++) color[3 * i + k]! += value * tint[k]!;
     });
