@@ -117,6 +117,24 @@ function contains(ring: Ring, x: number, y: number): boolean {
   }, false);
 }
 
+/** Cuts a loop at the corners that it passes twice: a hole that touches the outer line there becomes a loop of its own. */
+function simpleLoops(loop: number[]): number[][] {
+  const loops: number[][] = [];
+  const path: number[] = [];
+  const places = new Map<number, number>();
+  for (const corner of loop) {
+    const before = places.get(corner);
+    if (before !== undefined) {
+      const cut = path.splice(before);
+      for (const each of cut) places.delete(each);
+      loops.push(cut);
+    }
+    places.set(corner, path.length);
+    path.push(corner);
+  }
+  return [...loops, path];
+}
+
 /** Corners where the line turns, the first one again at the end. */
 function closedRing(loop: number[], stride: number): Ring {
   const turns = loop.filter((at, i) => at - loop.at(i - 1)! !== loop[(i + 1) % loop.length]! - at);
@@ -146,7 +164,14 @@ export function cellPolygons(cells: NdArray<Uint16Array>): Map<number, Polygon[]
   const stride = cells.shape[1]! + 1;
   const traced = [...traceCells(cells)].sort(([a], [b]) => a - b);
   return new Map(
-    traced.map(([id, { edges }]) => [id, polygonsOf(linkLoops(edges, stride).map((loop) => closedRing(loop, stride)))]),
+    traced.map(([id, { edges }]) => [
+      id,
+      polygonsOf(
+        linkLoops(edges, stride)
+          .flatMap(simpleLoops)
+          .map((loop) => closedRing(loop, stride)),
+      ),
+    ]),
   );
 }
 

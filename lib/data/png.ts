@@ -116,9 +116,11 @@ async function writeGrey(
   [height, width]: [number, number],
 ): Promise<void> {
   const space = data.BYTES_PER_ELEMENT === 2 ? 'grey16' : 'b-w';
+  // sharp knows arrays by `instanceof`, which fails for those of another realm, as test runners and vm contexts make them.
+  const own = data.BYTES_PER_ELEMENT === 2 ? Uint16Array.from(data) : Uint8Array.from(data);
   let bytes: Buffer;
   try {
-    bytes = await sharp(data, { raw: { width, height, channels: 1 } })
+    bytes = await sharp(own, { raw: { width, height, channels: 1 } })
       .toColourspace(space)
       .png()
       .toBuffer();

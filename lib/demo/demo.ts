@@ -1,5 +1,5 @@
 import { mkdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { dumpImages } from '../data/dump';
 import { CellcamError } from '../errors';
 import { Hdf5Reader } from '../data/hdf5';
@@ -11,6 +11,7 @@ import type { TrainEvent, TrainOptions } from '../training/plan';
 import { trainFolds } from '../training/train_folds';
 import { DEMO_SPEC, generateFields, type DemoSet } from './fields';
 import { formatScores } from './format_scores';
+import { predictNewFields } from './new_fields';
 import { drawOverlays } from './overlays';
 import { readImages, readCells } from './tables';
 import { chanceAp, scoreCells, scoreImages, spreadImageLabels, type ScoredCell, type ScoredImage } from './score';
@@ -51,9 +52,9 @@ function pathsOf(folder: string): Paths {
 }
 
 async function makeData(o: DemoOptions, paths: Paths): Promise<DemoSet> {
-  o.log('1/4 drawing synthetic fields');
+  o.log('1/5 drawing synthetic fields');
   const set = await generateFields({ folder: paths.folder, fields: o.fields ?? 150, size: SIZE, seed: o.seed ?? 1, signal: o.signal });
-  o.log('2/4 dumping them to HDF5');
+  o.log('2/5 dumping them to HDF5');
   const { failed } = await dumpImages({
     imagesFolder: join(paths.folder, 'images'),
     hdf5Output: paths.hdf5,
@@ -155,20 +156,21 @@ function table(set: DemoSet, trained: ScoredCell[], untrained: ScoredCell[], ima
 
 /**
  * The whole job on synthetic fields whose cells are known: draws them, dumps, trains a small network on every fold, predicts
- * the cells of each fold by the weights that did not see it, and scores them against the truth and against untrained weights.
+ * the cells of each fold by the weights that did not see it, and scores them against the truth and against untrained weights. Then new
+ * fields are segmented, predicted in both steps and scored, and a report is written.
  * Writes everything, with pictures, into `folder`, whose earlier contents of the same names are replaced.
  * @returns the table of scores
  */
 export async function runDemo(o: DemoOptions): Promise<string> {
   const paths = pathsOf(requireString(o.folder, 'folder'));
-  for (const name of ['images', 'masks', 'train', 'models', 'oof', 'oof_untrained', 'pictures']) {
+  for (const name of ['images', 'masks', 'train', 'models', 'oof', 'oof_untrained', 'pictures', 'new', 'predictions', 'cache']) {
     await rm(join(paths.folder, name), { recursive: true, force: true });
   }
   await mkdir(join(paths.folder, 'train'), { recursive: true });
   const set = await makeData(o, paths);
-  o.log(`3/4 training ${BACKBONE} on every fold`);
+  o.log(`3/5 training ${BACKBONE} on every fold`);
   const folds = await trainFolds(trainOptions(o, paths));
-  o.log('4/4 predicting the cells of each fold by the weights that never saw it');
+  o.log('4/5 predicting the cells of each fold by the weights that never saw it');
   const weights = folds.map((files) => files.best);
   const trained = await predictFolds(o, paths, weights, 'oof');
   const plain = await untrainedWeights(o, paths.folder);
@@ -180,5 +182,19 @@ export async function runDemo(o: DemoOptions): Promise<string> {
   await drawOverlays({ folder: paths.folder, set, size: SIZE, shown, cells: trained, backbone: BACKBONE, device: o.device });
   o.log(`pictures of ${shown.length} fields: ${join(paths.folder, 'pictures')}`);
   o.log(`out-of-fold cells: ${join(paths.folder, 'oof')}`);
+  o.log('5/5 predicting new fields: segmentation, both steps, scores, report');
+  const lines = await predictNewFields({
+    folder: paths.folder,
+    weights,
+    model: dirname(dirname(dirname(dirname(weights[0]!)))),
+    labelsFile: paths.labels,
+    backbone: BACKBONE,
+    size: SIZE,
+    seed: o.seed ?? 1,
+    device: o.device,
+    precision: o.precision,
+    signal: o.signal,
+  });
+  for (const line of lines) o.log(line);
   return scores;
 }

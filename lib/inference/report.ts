@@ -34,8 +34,10 @@ export interface ReportOptions {
   imagesFolder?: string;
   /** Scores that `evaluatePredictions` wrote. */
   evaluation?: string;
-  /** Table of image labels: the balance of folds, and disagreements with given labels. */
+  /** Table of image labels of the predicted fields: disagreements with given labels. */
   labelsFile?: string;
+  /** Table that the model was trained on, for the balance of its folds. Default: `labelsFile`. */
+  modelLabelsFile?: string;
   /** For activation maps in the gallery. */
   weightsFiles?: readonly string[];
   /** Of weights whose path does not tell. */
@@ -243,6 +245,7 @@ export async function writeReport(o: ReportOptions): Promise<ReportResult> {
       'Expected imagesFolder, the fields that were predicted, with predictions',
     );
   const labels = o.labelsFile === undefined ? undefined : readImageLabels(o.labelsFile, spec);
+  const modelLabels = o.modelLabelsFile === undefined ? labels : readImageLabels(o.modelLabelsFile, spec);
   const data: ReportData = {
     title: o.title ?? 'Cells and their locations',
     subtitle: `cellcam ${VERSION}`,
@@ -250,7 +253,7 @@ export async function writeReport(o: ReportOptions): Promise<ReportResult> {
     channels: spec.channels.map(({ name }, c) => ({ name, tint: tintOf(name, c) })),
     size,
     training: o.model === undefined ? [] : readTraining(o.model),
-    folds: o.model === undefined ? undefined : readFolds(o.model, labels, spec.classes.length),
+    folds: o.model === undefined ? undefined : readFolds(o.model, modelLabels, spec.classes.length),
     evaluation: o.evaluation === undefined ? undefined : readEvaluation(o.evaluation),
     fields: [],
     lists: { confident: [], doubtful: [], disagreements: [] },
