@@ -8,6 +8,7 @@ import {
   requireNumber,
   typedArrayKind,
 } from '../options';
+import { cellRows, type CellRows } from './cell_rows';
 import { cellBoxes } from './centers';
 import { EnlargedQuantiles } from './enlarged_quantiles';
 
@@ -105,15 +106,25 @@ function confidenceOf(cell: number, probability: number, total: number): number 
   return confidence > probability ? probability : confidence;
 }
 
+/** Fields of one size follow each other: what does not depend on their cells is made once. */
+let last: EnlargedQuantiles | undefined;
+
+function quantilesFor(map: [number, number], size: [number, number]): EnlargedQuantiles {
+  if (!last?.fits(map, size)) last = new EnlargedQuantiles(map, size);
+  return last;
+}
+
 /** All kept pairs, classes ascending, then cells; and whether some pair was refused. */
 function findHits(
   probabilities: Float32Array,
   maps: NdArray<Float32Array>,
   cells: NdArray<Uint16Array>,
+  runs: CellRows,
   settings: Settings,
 ): { hits: Hit[]; refused: boolean } {
   const [, h, w] = maps.shape as [number, number, number];
-  const enlarged = new EnlargedQuantiles([h, w], cells);
+  const enlarged = quantilesFor([h, w], cells.shape as [number, number]);
+  enlarged.setCells(runs);
   const cam = new Float32Array(h * w);
   const hits: Hit[] = [];
   let refused = false;
@@ -183,9 +194,10 @@ export function intersectCams(
 ): CellPrediction[] {
   const settings = requireSettings(o ?? {});
   requireInputs(p, cells, settings.spec);
-  const boxes = cellBoxes(cells, o?.originalSize);
+  const runs = cellRows(cells);
+  const boxes = cellBoxes(cells, o?.originalSize, runs);
   const probabilities = sigmoids(p.logits);
-  const { hits, refused } = findHits(probabilities, p.maps, cells, settings);
+  const { hits, refused } = findHits(probabilities, p.maps, cells, runs, settings);
   const best = bestClasses(hits, settings.maxClasses);
   const shown = boxes.map(() => new Float32Array(probabilities.length));
   for (const { classId, cell, confidence } of hits) if (best.has(classId)) shown[cell]![classId] = confidence;

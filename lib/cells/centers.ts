@@ -1,4 +1,5 @@
 import { type NdArray, requireInteger, requireNdArray } from '../options';
+import { cellRows, type CellRows } from './cell_rows';
 import { EnlargedCell, enlargedAxis, reach } from './enlarged_cell';
 import { roundHalfEven } from './inter_area';
 
@@ -21,20 +22,10 @@ interface Extent {
   last: [row: number, column: number];
 }
 
-/** Extents of all cells by id, in one pass. */
-function extentsOf(cells: NdArray<Uint16Array>): Map<number, Extent> {
-  const [height, width] = cells.shape as [number, number];
+/** Extents of all cells by id. */
+function extentsOf({ count, cell, row, column, length }: CellRows): Map<number, Extent> {
   const extents = new Map<number, Extent>();
-  for (let y = 0; y < height; y++) {
-    const end = (y + 1) * width;
-    for (let i = y * width; i < end;) {
-      const id = cells.data[i]!;
-      const from = i;
-      do i++;
-      while (i < end && cells.data[i] === id);
-      if (id !== 0) widen(extents, id, y, from - y * width, i - 1 - y * width);
-    }
-  }
+  for (let i = 0; i < count; i++) widen(extents, cell[i]!, row[i]!, column[i]!, column[i]! + length[i]! - 1);
   return extents;
 }
 
@@ -86,15 +77,21 @@ function cellBox(cellId: number, [x1, y1, x2, y2]: number[]): CellBox {
  * enlarging wipes it out, the mask's box is scaled and widened to whole pixels instead.
  * @param cells cell numbers, 0 is background; shape (H, W)
  * @param originalSize [height, width] of the original image
+ * @param runs of these cells, where they are at hand
  * @returns in ascending order of cellId; x right, y down
  * @throws CellcamError ERR_INVALID_ARG
  */
-export function cellBoxes(cells: NdArray<Uint16Array>, originalSize: [height: number, width: number]): CellBox[] {
+export function cellBoxes(
+  cells: NdArray<Uint16Array>,
+  originalSize: [height: number, width: number],
+  runs?: CellRows,
+): CellBox[] {
   const [rows, columns] = requireNdArray(cells, 'cells', ['Uint16Array'], ['H', 'W']).shape as [number, number];
   const height = requireInteger(originalSize?.[0], 'originalSize[0]', 1);
   const width = requireInteger(originalSize[1], 'originalSize[1]', 1);
   if (rows === 0 || columns === 0) return [];
-  const enlarges = height >= rows && width >= columns;
+  const grows = height > rows || width > columns;
+  const enlarges = grows && height >= rows && width >= columns;
   const axes = enlarges ? [enlargedAxis(rows, height), enlargedAxis(columns, width)] : undefined;
   const box = (id: number, extent: Extent) => {
     const [down, across] = axes ?? [];
@@ -104,6 +101,6 @@ export function cellBoxes(cells: NdArray<Uint16Array>, originalSize: [height: nu
     const cell = new EnlargedCell(cells, id, down, across);
     return enlargedBox(cell, window, reach(across, extent.first[1], extent.last[1])) ?? scaled();
   };
-  const extents = [...extentsOf(cells)].sort(([a], [b]) => a - b);
+  const extents = [...extentsOf(runs ?? cellRows(cells))].sort(([a], [b]) => a - b);
   return extents.map(([id, extent]) => cellBox(id, box(id, extent)));
 }

@@ -52,13 +52,14 @@ export class Enlarger {
 
   /** Takes a map: fills `wide`. */
   widen(cam: Float32Array): void {
-    const { w, wide, across } = this;
+    const { w, width, wide } = this;
+    const { near, share } = this.across;
     const next = w > 1 ? 1 : 0;
     for (let y = 0, o = 0; y < this.h; y++) {
-      for (let x = 0; x < this.width; x++) {
-        const from = y * w + across.near[x]!;
-        const share = across.share[x]!;
-        wide[o++] = cam[from]! * (1 - share) + cam[from + next]! * share;
+      for (let x = 0; x < width;) {
+        const place = near[x]!;
+        const [left, right] = [cam[y * w + place]!, cam[y * w + place + next]!];
+        for (; x < width && near[x] === place; x++) wide[o++] = left * (1 - share[x]!) + right * share[x]!;
       }
     }
   }

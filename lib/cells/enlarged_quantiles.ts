@@ -1,4 +1,4 @@
-import type { NdArray } from '../options';
+import type { CellRows } from './cell_rows';
 import { type Axis, Enlarger } from './enlarge';
 import { between } from './quantile';
 
@@ -10,9 +10,11 @@ const ROUNDING = 1 + 1e-6;
 /** Within a patch a row is a straight line; one that rises by less than this share is not told from a level one. */
 const STEEP = 1e-4;
 
-/** Runs of pixels within a row, a region and a patch; of one region and patch they follow each other. */
+/** Runs of pixels within a row, a region and a patch; of one region and patch they follow each other, rows ascending. */
 interface Runs {
-  start: Uint32Array;
+  row: Uint32Array;
+  /** First column. */
+  column: Uint32Array;
   length: Uint32Array;
 }
 
@@ -26,76 +28,109 @@ interface Part {
 interface Region {
   pixels: number;
   parts: Part[];
+  /** Room to sort them. */
+  keys: Float64Array;
 }
 
-/** The places of `keys` in ascending order of their keys, equal ones as in `order`: a counting sort. */
-function sortedBy(keys: Uint32Array, order: Uint32Array): Uint32Array {
-  let last = 0;
-  for (const place of order) if (keys[place]! > last) last = keys[place]!;
-  const next = new Uint32Array(last + 2);
-  for (const place of order) next[keys[place]! + 1]! += 1;
-  for (let key = 1; key <= last; key++) next[key]! += next[key - 1]!;
-  const sorted = new Uint32Array(order.length);
-  for (const place of order) sorted[next[keys[place]!]!++] = place;
-  return sorted;
+/** The patches that a cell lies in are numbered row by row within their rectangle, the cells one after the other. */
+interface Rectangle {
+  /** Number of the first patch. */
+  base: number;
+  top: number;
+  bottom: number;
+  left: number;
+  right: number;
 }
 
-/** Runs as they are found. */
-class RunList {
-  #length = 0;
-  #rows = new Uint32Array(4 * 4096);
+function roomFor(count: number): Runs {
+  return { row: new Uint32Array(count), column: new Uint32Array(count), length: new Uint32Array(count) };
+}
 
-  add(region: number, patch: number, start: number, pixels: number): void {
-    const at = 4 * this.#length++;
-    if (at === this.#rows.length) {
-      const larger = new Uint32Array(2 * at);
-      larger.set(this.#rows);
-      this.#rows = larger;
+/** Splits cells into parts: runs by cell, then by patch. Two passes over the runs, one to count and one to place. */
+class CellParts {
+  readonly #rectangles = new Map<number, Rectangle>();
+
+  constructor(
+    private readonly cells: CellRows,
+    private readonly down: Int32Array,
+    private readonly segments: Segment[],
+    private readonly segmentAt: Uint32Array,
+    private readonly columns: number,
+  ) {
+    const { count, cell, row, column, length } = cells;
+    for (let i = 0; i < count; i++) {
+      const [y, left, right] = [down[row[i]!]!, this.#patchAt(column[i]!), this.#patchAt(column[i]! + length[i]! - 1)];
+      const [low, high] = left < right ? [left, right] : [right, left]; // at the borders the map turns back
+      const own = this.#rectangles.get(cell[i]!);
+      if (own === undefined) {
+        this.#rectangles.set(cell[i]!, { base: 0, top: y, bottom: y, left: low, right: high });
+        continue;
+      }
+      own.top = Math.min(own.top, y);
+      own.bottom = Math.max(own.bottom, y);
+      own.left = Math.min(own.left, low);
+      own.right = Math.max(own.right, high);
     }
-    this.#rows[at] = region;
-    this.#rows[at + 1] = patch;
-    this.#rows[at + 2] = start;
-    this.#rows[at + 3] = pixels;
   }
 
-  /** The runs by region, then by patch, and what each region has. */
-  grouped(): [Region[], Runs] {
-    const column = (k: number): Uint32Array => {
-      const values = new Uint32Array(this.#length);
-      for (let i = 0; i < values.length; i++) values[i] = this.#rows[4 * i + k]!;
-      return values;
-    };
-    const [region, patch, start, length] = [column(0), column(1), column(2), column(3)];
-    const places = new Uint32Array(this.#length);
-    for (let i = 0; i < places.length; i++) places[i] = i;
-    const order = sortedBy(region, sortedBy(patch, places));
-    const runs = { start: taken(start, order), length: taken(length, order) };
-    return [regionsOf(taken(region, order), taken(patch, order), runs.length), runs];
+  #patchAt(x: number): number {
+    return this.segments[this.segmentAt[x]!]!.patch;
   }
-}
 
-function taken(values: Uint32Array, order: Uint32Array): Uint32Array {
-  const out = new Uint32Array(order.length);
-  for (let i = 0; i < out.length; i++) out[i] = values[order[i]!]!;
-  return out;
-}
-
-/** What regions have, of runs in order. */
-function regionsOf(region: Uint32Array, patch: Uint32Array, length: Uint32Array): Region[] {
-  const regions: Region[] = [];
-  for (let i = 0; i < region.length; i++) {
-    const isNew = i === 0 || region[i] !== region[i - 1];
-    if (isNew) regions.push({ pixels: 0, parts: [] });
-    const own = regions.at(-1)!;
-    if (isNew || patch[i] !== patch[i - 1]) own.parts.push({ patch: patch[i]!, first: i, end: i });
-    own.parts.at(-1)!.end = i + 1;
-    own.pixels += length[i]!;
+  /** Cells by ascending number, and their runs. */
+  split(): [Region[], Runs] {
+    const ordered = [...this.#rectangles].sort(([a], [b]) => a - b).map(([, rectangle]) => rectangle);
+    let patches = 0;
+    for (const own of ordered) {
+      own.base = patches;
+      patches += (own.bottom - own.top + 1) * (own.right - own.left + 1);
+    }
+    const starts = new Uint32Array(patches + 1);
+    this.#each((place) => starts[place + 1]!++);
+    for (let place = 0; place < patches; place++) starts[place + 1]! += starts[place]!;
+    const next = starts.slice();
+    const runs = roomFor(starts[patches]!);
+    this.#each((place, row, column, length) => {
+      const at = next[place]!++;
+      runs.row[at] = row;
+      runs.column[at] = column;
+      runs.length[at] = length;
+    });
+    return [ordered.map((own) => this.#regionOf(own, starts, runs.length)), runs];
   }
-  return regions;
+
+  /** Every run, cut where one patch ends and the next begins. */
+  #each(use: (place: number, row: number, column: number, length: number) => void): void {
+    const { count, cell, row, column, length } = this.cells;
+    for (let i = 0; i < count; i++) {
+      const own = this.#rectangles.get(cell[i]!)!;
+      const base = own.base + (this.down[row[i]!]! - own.top) * (own.right - own.left + 1) - own.left;
+      const stop = column[i]! + length[i]!;
+      for (let x = column[i]!, k = this.segmentAt[x]!; x < stop; k++) {
+        const { patch, end } = this.segments[k]!;
+        const until = end < stop ? end : stop;
+        use(base + patch, row[i]!, x, until - x);
+        x = until;
+      }
+    }
+  }
+
+  #regionOf({ base, top, bottom, left, right }: Rectangle, starts: Uint32Array, length: Uint32Array): Region {
+    const parts: Part[] = [];
+    for (let y = top, place = base; y <= bottom; y++) {
+      for (let x = left; x <= right; x++, place++) {
+        const [first, end] = [starts[place]!, starts[place + 1]!];
+        if (first < end) parts.push({ patch: y * this.columns + x, first, end });
+      }
+    }
+    let pixels = 0;
+    for (const { first, end } of parts) for (let run = first; run < end; run++) pixels += length[run]!;
+    return { pixels, parts, keys: new Float64Array(parts.length) };
+  }
 }
 
 /** Steps of the floor between 0 and 1; a power of two, so that nothing is rounded. */
-const STEPS = 1024;
+const STEPS = 256;
 
 /** The highest of the values from 0 to 1 that come: those that can be among the `needed` highest, and some more. */
 class Highest {
@@ -113,18 +148,25 @@ class Highest {
     this.values = new Float32Array(most + 1); // one is written before it is refused
   }
 
-  begin(needed: number): void {
+  /** @param step below which values are left out: a guess, to be tried again from 0 if `isEnough` says no */
+  begin(needed: number, step = 0): void {
     this.#needed = needed;
-    this.count = this.floor = this.#step = this.#kept = 0;
+    this.count = this.#kept = 0;
+    this.#step = step;
+    this.floor = step / STEPS;
     this.steps.fill(0);
   }
 
-  /** Takes over that values up to `count` were added, each counted in its step. */
-  added(count: number): void {
+  isEnough(): boolean {
+    return this.#kept >= this.#needed;
+  }
+
+  /** Takes over that values up to `count` were added, each counted in its step. @returns the new floor */
+  added(count: number): number {
     this.#kept += count - this.count;
     this.count = count;
     while (this.#kept - this.steps[this.#step]! >= this.#needed) this.#kept -= this.steps[this.#step++]!;
-    this.floor = this.#step / STEPS;
+    return (this.floor = this.#step / STEPS);
   }
 
   /** Zeros, as many as are still needed. */
@@ -137,10 +179,19 @@ class Highest {
 
   /** What lies `share` of the way from the needed-th highest to the next higher one. */
   result(share: number): number {
+    // The needed-th highest lies in the lowest step that is kept; of what is above it only the lowest may matter.
     const { values, count, floor } = this;
-    let kept = 0;
-    for (let i = 0; i < count; i++) if (values[i]! >= floor) values[kept++] = values[i]!;
-    return between(values, 0, kept, kept - this.#needed, share);
+    const top = floor + 1 / STEPS;
+    let [kept, next] = [0, Infinity];
+    for (let i = 0; i < count; i++) {
+      const value = values[i]!;
+      if (value < floor) continue;
+      if (value < top) values[kept++] = value;
+      else if (value < next) next = value;
+    }
+    const place = this.#kept - this.#needed;
+    if (next < Infinity) values[kept++] = next;
+    return between(values, 0, kept, place, share);
   }
 }
 
@@ -176,15 +227,19 @@ export class EnlargedQuantiles {
   readonly #below: number;
   /** The highest value of each patch. */
   readonly #bounds: Float32Array;
+  /** The same as whole numbers: bits of floats that are not negative are ordered as they are. */
+  readonly #order: Uint32Array;
   readonly #image: Region;
   readonly #imageRuns: Runs;
-  readonly #cells: Region[] = [];
-  readonly #cellRuns: Runs;
+  #cells: Region[] = [];
+  #cellRuns = roomFor(0);
   readonly #highest: Highest;
+  readonly #segments: Segment[];
+  /** Which segment a column lies in. */
+  readonly #segmentAt: Uint32Array;
 
-  /** @param map [h, w]; @param cells cell numbers, 0 is background; at least as large as the map */
-  constructor(map: [h: number, w: number], cells: NdArray<Uint16Array>) {
-    const [height, width] = cells.shape as [number, number];
+  /** @param map [h, w]; @param size [H, W] of the masks, at least as large as the map */
+  constructor(map: [h: number, w: number], [height, width]: [height: number, width: number]) {
     this.#enlarger = new Enlarger(...map, height, width);
     this.#map = map;
     this.#width = width;
@@ -192,18 +247,24 @@ export class EnlargedQuantiles {
     this.#columns = columns;
     this.#below = map[0] > 1 ? width : 0;
     this.#bounds = new Float32Array(rows * columns);
+    this.#order = new Uint32Array(this.#bounds.buffer);
     this.#highest = new Highest(height * width);
-    const segments = segmentsOf(this.#enlarger.across);
-    [this.#image, this.#imageRuns] = this.#wholeImage(height, segments);
-    this.#cellRuns = this.#findCells(cells, segments);
+    this.#segments = segmentsOf(this.#enlarger.across);
+    this.#segmentAt = new Uint32Array(width);
+    this.#segments.forEach(({ start, end }, k) => this.#segmentAt.fill(k, start, end));
+    [this.#image, this.#imageRuns] = this.#wholeImage(height, this.#segments);
+  }
+
+  /** Whether it was made for these sizes. */
+  fits([h, w]: [h: number, w: number], [height, width]: [height: number, width: number]): boolean {
+    return (
+      this.#map[0] === h && this.#map[1] === w && this.#enlarger.down.near.length === height && this.#width === width
+    );
   }
 
   #wholeImage(height: number, segments: Segment[]): [Region, Runs] {
     const { near } = this.#enlarger.down;
-    const runs = {
-      start: new Uint32Array(height * segments.length),
-      length: new Uint32Array(height * segments.length),
-    };
+    const runs = roomFor(height * segments.length);
     const parts: Part[] = [];
     let run = 0;
     for (let top = 0, bottom = 0; top < height; top = bottom) {
@@ -211,32 +272,20 @@ export class EnlargedQuantiles {
       for (const { patch, start, end } of segments) {
         parts.push({ patch: near[top]! * this.#columns + patch, first: run, end: run + bottom - top });
         for (let y = top; y < bottom; y++, run++) {
-          runs.start[run] = y * this.#width + start;
+          runs.row[run] = y;
+          runs.column[run] = start;
           runs.length[run] = end - start;
         }
       }
     }
-    return [{ pixels: height * this.#width, parts }, runs];
+    return [{ pixels: height * this.#width, parts, keys: new Float64Array(parts.length) }, runs];
   }
 
-  #findCells({ data, shape }: NdArray<Uint16Array>, segments: Segment[]): Runs {
-    const [height, width] = shape as [number, number];
+  /** Takes over the cells of a mask, in the place of those before. */
+  setCells(rows: CellRows): void {
     const { near } = this.#enlarger.down;
-    const found = new RunList();
-    for (let y = 0; y < height; y++) {
-      for (const { patch, start, end } of segments) {
-        const stop = y * width + end;
-        for (let i = y * width + start; i < stop;) {
-          const [from, cell] = [i, data[i]!];
-          do i++;
-          while (i < stop && data[i] === cell);
-          if (cell !== 0) found.add(cell, near[y]! * this.#columns + patch, from, i - from);
-        }
-      }
-    }
-    const [regions, runs] = found.grouped();
-    this.#cells.push(...regions);
-    return runs;
+    const split = new CellParts(rows, near, this.#segments, this.#segmentAt, this.#columns).split();
+    [this.#cells, this.#cellRuns] = split;
   }
 
   /** Takes over a map of h * w values from 0 to 1. */
@@ -252,7 +301,27 @@ export class EnlargedQuantiles {
 
   /** The quantile over the whole image. */
   ofImage(quantile: number): number {
-    return this.#quantile(this.#image, this.#imageRuns, quantile);
+    return this.#quantile(this.#image, this.#imageRuns, quantile, true);
+  }
+
+  /** A step that the `needed` highest values of the image probably reach, by a sample of its pixels. */
+  #guess(needed: number): number {
+    const { wide, down } = this.#enlarger;
+    const steps = this.#highest.steps.fill(0);
+    const width = this.#width;
+    const height = down.near.length;
+    for (let y = SAMPLE >> 1; y < height; y += SAMPLE) {
+      const share = down.share[y]!;
+      const from = down.near[y]! * width;
+      for (let i = from + (SAMPLE >> 1); i < from + width; i += SAMPLE) {
+        const value = wide[i]! * (1 - share) + wide[i + this.#below]! * share;
+        steps[(value * STEPS) | 0]! += 1;
+      }
+    }
+    const enough = (1.25 * needed) / SAMPLE ** 2 + 6;
+    let step = STEPS;
+    for (let sum = steps[step]!; step > 0 && sum < enough; sum += steps[step]!) step--;
+    return step;
   }
 
   /** The quantile over each cell, by ascending cell number. */
@@ -260,12 +329,28 @@ export class EnlargedQuantiles {
     return this.#cells.map((cell) => this.#quantile(cell, this.#cellRuns, quantile));
   }
 
-  #quantile({ pixels, parts }: Region, runs: Runs, quantile: number): number {
-    const place = (pixels - 1) * quantile;
+  #quantile(region: Region, runs: Runs, quantile: number, isImage = false): number {
+    const place = (region.pixels - 1) * quantile;
+    const needed = region.pixels - Math.floor(place);
+    const highest = this.#highest;
+    highest.begin(needed, isImage ? this.#guess(needed) : 0);
+    if (highest.floor > 0) for (const part of region.parts) this.#enlarge(part, runs);
+    if (highest.floor === 0 || !highest.isEnough()) {
+      highest.begin(needed, 0);
+      this.#gather(region, runs);
+    }
+    return highest.result(place - Math.floor(place));
+  }
+
+  /** The highest parts first. */
+  #gather(region: Region, runs: Runs): void {
     const [bounds, highest] = [this.#bounds, this.#highest];
-    parts.sort((a, b) => bounds[b.patch]! - bounds[a.patch]!);
-    highest.begin(pixels - Math.floor(place));
-    for (const part of parts) {
+    const { parts, keys } = region;
+    const count = parts.length;
+    sortByBound(region, this.#order);
+    for (let i = keys.length - 1; i >= 0; i--) {
+      const key = keys[i]!;
+      const part = parts[key - Math.floor(key / count) * count]!;
       const bound = bounds[part.patch]!;
       if (bound < highest.floor) break;
       if (bound === 0) {
@@ -274,62 +359,71 @@ export class EnlargedQuantiles {
       }
       this.#enlarge(part, runs);
     }
-    return highest.result(place - Math.floor(place));
   }
 
   /** Takes over a part, from its higher end on: what comes later is then mostly too low. */
-  #enlarge({ first, end }: Part, runs: Runs): void {
-    if (this.#peak(first, runs) >= this.#peak(end - 1, runs)) {
-      for (let run = first; run < end; run++) this.#enlargeRun(runs.start[run]!, runs.length[run]!);
-    } else {
-      for (let run = end - 1; run >= first; run--) this.#enlargeRun(runs.start[run]!, runs.length[run]!);
+  #enlarge({ patch, first, end }: Part, { row, column, length }: Runs): void {
+    const { wide, down } = this.#enlarger;
+    const [highest, width, below] = [this.#highest, this.#width, this.#below];
+    if (this.#bounds[patch]! < highest.floor) return;
+    const { values, steps } = highest;
+    const up = this.#peak(first, row, column, length) >= this.#peak(end - 1, row, column, length) ? 1 : -1;
+    let { floor, count } = highest;
+    for (let left = end - first, run = up > 0 ? first : end - 1; left > 0; left--, run += up) {
+      const y = row[run]!;
+      const share = down.share[y]!;
+      const rest = 1 - share;
+      let i = down.near[y]! * width + column[run]!;
+      let last = i + length[run]! - 1;
+      const start = wide[i]! * rest + wide[i + below]! * share;
+      const stop = wide[last]! * rest + wide[last + below]! * share;
+      const higher = start > stop ? start : stop;
+      if (higher * ROUNDING < floor) continue;
+      const rise = stop - start;
+      if (floor > 0 && Math.abs(rise) > STEEP * higher) {
+        // Pixels on the low side of where the run crosses the floor, less one.
+        const low = Math.floor(((floor - (rise > 0 ? start : stop)) / Math.abs(rise)) * (last - i)) - 1;
+        if (low > 0 && rise > 0) i += low;
+        else if (low > 0) last -= low;
+      }
+      for (; i <= last; i++) {
+        values[count] = wide[i]! * rest + wide[i + below]! * share;
+        const value = values[count]!;
+        if (value < floor) continue;
+        steps[(value * STEPS) | 0]! += 1;
+        count++;
+      }
+      if (count > highest.count) floor = highest.added(count);
     }
   }
 
   /** The higher end of a run. */
-  #peak(run: number, { start, length }: Runs): number {
-    const [at, share] = this.#rowOf(start[run]!);
-    return Math.max(this.#at(at, share), this.#at(at + length[run]! - 1, share));
-  }
-
-  /** Where a pixel's column lies in the upper of its two rows of `wide`, and the share of the lower one. */
-  #rowOf(pixel: number): [at: number, share: number] {
-    const { near, share } = this.#enlarger.down;
-    const y = Math.floor(pixel / this.#width);
-    return [near[y]! * this.#width + (pixel - y * this.#width), share[y]!];
-  }
-
-  #at(i: number, share: number): number {
-    return this.#enlarger.wide[i]! * (1 - share) + this.#enlarger.wide[i + this.#below]! * share;
-  }
-
-  #enlargeRun(start: number, length: number): void {
+  #peak(run: number, row: Uint32Array, column: Uint32Array, length: Uint32Array): number {
     const { wide, down } = this.#enlarger;
-    const y = Math.floor(start / this.#width);
-    const share = down.share[y]!;
-    const below = this.#below;
-    let i = down.near[y]! * this.#width + (start - y * this.#width);
-    let last = i + length - 1;
-    const left = wide[i]! * (1 - share) + wide[i + below]! * share;
-    const right = wide[last]! * (1 - share) + wide[last + below]! * share;
-    const higher = left > right ? left : right;
-    const { floor, values, steps } = this.#highest;
-    if (higher * ROUNDING < floor) return;
-    const rise = right - left;
-    if (floor > 0 && Math.abs(rise) > STEEP * higher) {
-      // Pixels on the low side of where the run crosses the floor, less one.
-      const low = Math.floor(((floor - (rise > 0 ? left : right)) / Math.abs(rise)) * (length - 1)) - 1;
-      if (low > 0 && rise > 0) i += low;
-      else if (low > 0) last -= low;
-    }
-    let count = this.#highest.count;
-    for (; i <= last; i++) {
-      values[count] = wide[i]! * (1 - share) + wide[i + below]! * share;
-      const value = values[count]!;
-      if (value < floor) continue;
-      steps[(value * STEPS) | 0]! += 1;
-      count++;
-    }
-    this.#highest.added(count);
+    const share = down.share[row[run]!]!;
+    const at = down.near[row[run]!]! * this.#width + column[run]!;
+    const value = (i: number): number => wide[i]! * (1 - share) + wide[i + this.#below]! * share;
+    return Math.max(value(at), value(at + length[run]! - 1));
   }
 }
+
+/** Fills `keys`, ascending by the bound of a part's patch; a key modulo the number of parts is the part's place. */
+function sortByBound({ parts, keys }: Region, order: Uint32Array): void {
+  const count = parts.length;
+  for (let i = 0; i < count; i++) keys[i] = order[parts[i]!.patch]! * count + i;
+  if (count > SHORT) {
+    keys.sort();
+    return;
+  }
+  for (let i = 1; i < count; i++) {
+    const key = keys[i]!;
+    let at = i;
+    for (; at > 0 && keys[at - 1]! > key; at--) keys[at] = keys[at - 1]!;
+    keys[at] = key;
+  }
+}
+
+/** Every so many pixels along both axes one is looked at for a guess. */
+const SAMPLE = 12;
+/** Up to so many keys are sorted by insertion. */
+const SHORT = 40;

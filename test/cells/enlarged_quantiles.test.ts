@@ -1,5 +1,6 @@
 import type { NdArray } from '../../dist';
 import { resizeCam } from '../../dist/cells/enlarge';
+import { cellRows } from '../../dist/cells/cell_rows';
 import { EnlargedQuantiles } from '../../dist/cells/enlarged_quantiles';
 import { quantileOf } from '../../dist/cells/quantile';
 import { uniform } from '../data/splitmix';
@@ -54,7 +55,8 @@ describe.each(Object.keys(KINDS))('a map of %s', (kind) => {
   test.each(SIZES)('of %j enlarged to %j has the quantiles of all its pixels', (map, size) => {
     for (let seed = 0; seed < 4; seed++) {
       const cells = mask(size, seed);
-      const fast = new EnlargedQuantiles(map, cells);
+      const fast = new EnlargedQuantiles(map, cells.shape as [number, number]);
+      fast.setCells(cellRows(cells));
       for (let again = 0; again < 2; again++) {
         const cam = KINDS[kind]!(uniform(kind, 10 * seed + again, map[0] * map[1]));
         fast.take(cam);
@@ -69,7 +71,8 @@ describe.each(Object.keys(KINDS))('a map of %s', (kind) => {
 });
 
 test('no cells', () => {
-  const fast = new EnlargedQuantiles([2, 2], { data: new Uint16Array(9), shape: [3, 3] });
+  const fast = new EnlargedQuantiles([2, 2], [3, 3]);
+  fast.setCells(cellRows({ data: new Uint16Array(9), shape: [3, 3] }));
   fast.take(Float32Array.of(0, 1, 0, 0));
   expect(fast.ofCells(0.99)).toEqual([]);
 });
