@@ -331,7 +331,7 @@ async function predictAll(
     cells += found.length;
     tell(id);
   });
-  const workers = availableParallelism() + 1;
+  const workers = availableParallelism();
   for await (const outcome of inOrder(missing, workers, (id) => prepare(plan, masks, id), plan.signal)) {
     if ('error' in outcome) {
       const refused = refusal(outcome.error);

@@ -5,6 +5,11 @@
 #include <torch/cuda.h>
 #include <torch/version.h>
 
+#include <cstdlib>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "binding/classes.h"
 #include "binding/job.h"
 #include "binding/running.h"
@@ -94,7 +99,16 @@ Napi::Value resolve(const Napi::CallbackInfo& info) {
   });
 }
 
+// The command line asks for few pools of memory (lib/cli/thread_pool.ts): glibc makes eight a core, and what each keeps of images that
+// went through its threads adds up. Not for a library to decide for a whole program.
+void limit_memory_pools() {
+#ifdef __GLIBC__
+  if (const char* pools = std::getenv("CELLCAM_MALLOC_ARENAS")) mallopt(M_ARENA_MAX, std::atoi(pools));
+#endif
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  limit_memory_pools();
   exports.Set("describe", Napi::Function::New(env, describe));
   exports.Set("backbones", Napi::Function::New(env, list_backbones));
   exports.Set("trainingMemory", Napi::Function::New(env, training_memory));

@@ -1,11 +1,26 @@
 #include "inference/predictor.h"
 
+#ifdef __linux__
+#include <malloc.h>
+#endif
+
 #include "binding/classes.h"
 #include "binding/job.h"
 #include "binding/values.h"
 #include "error.h"
 
 namespace cellcam::binding {
+
+namespace {
+
+// glibc keeps what a network's layers leave behind in each thread's pool; over hours of batches of different sizes that adds up.
+void give_back_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
+}  // namespace
 
 class PredictorObject : public Napi::ObjectWrap<PredictorObject> {
  public:
@@ -43,6 +58,7 @@ class PredictorObject : public Napi::ObjectWrap<PredictorObject> {
             std::vector<std::unique_lock<std::mutex>> turns;
             for (const auto& model : shared) turns.push_back(model->take());
             const inference::Prediction p = predictor->predict(images, flips);
+            give_back_memory();
             return [p](Napi::Env env) -> Napi::Value {
               auto out = Napi::Object::New(env);
               out.Set("logits", to_ndarray(env, p.logits));
