@@ -1,6 +1,7 @@
 #include "cells/components.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace cellcam::cells {
 
@@ -39,38 +40,92 @@ class Forest {
   std::vector<std::int32_t> parent_{0};
 };
 
+// Pixels of one row and value next to each other, and the component that they were given first.
+struct Run {
+  std::int64_t row, start, end;
+  std::int32_t component;
+};
+
+// The first pixel from x on that is not `value`, eight bytes at a time.
+template <typename T>
+std::int64_t end_of_run(const T* row, std::int64_t x, std::int64_t width, T value) {
+  constexpr std::int64_t kStep = sizeof(std::uint64_t) / sizeof(T);
+  T repeated[kStep];
+  std::fill_n(repeated, kStep, value);
+  while (x + kStep <= width && std::memcmp(row + x, repeated, sizeof repeated) == 0) x += kStep;
+  while (x < width && row[x] == value) ++x;
+  return x;
+}
+
+// The components of an image by runs, which are far fewer than pixels. Of a mask's components also those of its background.
+template <typename T>
+class RunComponents {
+ public:
+  // `wanted` tells which values have components.
+  template <typename Wanted>
+  RunComponents(const Grid<T>& image, Neighbours neighbours, Wanted&& wanted) {
+    const std::int64_t reach = neighbours == Neighbours::eight ? 1 : 0;
+    std::size_t above = 0;  // the first run of the row above
+    for (std::int64_t y = 0; y < image.height; ++y) {
+      const T* row = image.row(y);
+      const std::size_t first = runs_.size();
+      std::size_t meets = above;
+      for (std::int64_t x = 0; x < image.width;) {
+        const std::int64_t start = x;
+        x = end_of_run(row, x + 1, image.width, row[start]);
+        if (!wanted(row[start])) continue;
+        while (meets < first && runs_[meets].end + reach <= start) ++meets;
+        std::int32_t found = 0;
+        for (std::size_t k = meets; k < first && runs_[k].start < x + reach; ++k) {
+          if (image.row(y - 1)[runs_[k].start] != row[start]) continue;
+          found = found == 0 ? runs_[k].component : forest_.join(found, runs_[k].component);
+        }
+        runs_.push_back({y, start, x, found == 0 ? forest_.grow() : found});
+      }
+      above = first;
+    }
+    numbers_ = forest_.numbering();
+  }
+
+  // use(run, number of its component).
+  template <typename Use>
+  void each(Use&& use) const {
+    for (const Run& run : runs_) use(run, numbers_[run.component]);
+  }
+
+  // One more than the largest number.
+  std::size_t numbers() const { return static_cast<std::size_t>(*std::max_element(numbers_.begin(), numbers_.end())) + 1; }
+
+  std::vector<std::int64_t> areas() const {
+    std::vector<std::int64_t> out(numbers(), 0);
+    each([&](const Run& run, std::int32_t number) { out[number] += run.end - run.start; });
+    return out;
+  }
+
+ private:
+  Forest forest_;
+  std::vector<Run> runs_;
+  std::vector<std::int32_t> numbers_;
+};
+
+constexpr auto kForeground = [](auto value) { return value != 0; };
+constexpr auto kBackground = [](auto value) { return value == 0; };
+
 template <typename T>
 Labels number_components(const Grid<T>& image, Neighbours neighbours) {
-  const bool eight = neighbours == Neighbours::eight;
   Labels out(image.height, image.width);
-  Forest forest;
-  for (std::int64_t y = 0; y < image.height; ++y) {
-    const T* row = image.row(y);
-    const T* up = y > 0 ? image.row(y - 1) : nullptr;
-    std::int32_t* label = out.row(y);
-    const std::int32_t* above = y > 0 ? out.row(y - 1) : nullptr;
-    for (std::int64_t x = 0; x < image.width; ++x) {
-      const T value = row[x];
-      if (value == 0) continue;
-      std::int32_t found = x > 0 && row[x - 1] == value ? label[x - 1] : 0;
-      const auto meet = [&](std::int64_t at) {
-        if (up[at] == value && above[at] != found) found = found == 0 ? above[at] : forest.join(found, above[at]);
-      };
-      if (up != nullptr) {
-        meet(x);
-        if (eight && x > 0) meet(x - 1);
-        if (eight && x + 1 < image.width) meet(x + 1);
-      }
-      label[x] = found == 0 ? forest.grow() : found;
-    }
-  }
-  const std::vector<std::int32_t> numbers = forest.numbering();
-  for (std::int32_t& label : out.values) label = numbers[label];
+  RunComponents<T>(image, neighbours, kForeground).each([&](const Run& run, std::int32_t number) {
+    std::fill(out.row(run.row) + run.start, out.row(run.row) + run.end, number);
+  });
   return out;
 }
 
-Mask inverse(const Mask& mask) {
-  return map_grid<std::uint8_t>(mask, [](std::uint8_t v) { return v == 0; });
+// Sets the components of `found` with fewer than `minimum` pixels to `value`.
+void overwrite_small(Mask& mask, const RunComponents<std::uint8_t>& found, std::int64_t minimum, std::uint8_t value) {
+  const std::vector<std::int64_t> area = found.areas();
+  found.each([&](const Run& run, std::int32_t number) {
+    if (area[number] < minimum) std::fill(mask.row(run.row) + run.start, mask.row(run.row) + run.end, value);
+  });
 }
 
 }  // namespace
@@ -80,43 +135,42 @@ Labels components(const Mask& image, Neighbours neighbours) { return number_comp
 
 std::vector<std::int64_t> areas(const Labels& labels) {
   std::vector<std::int64_t> count(static_cast<std::size_t>(*std::max_element(labels.values.begin(), labels.values.end())) + 1, 0);
-  // Neighbours mostly share a label: a run at a time does not wait for the count just written.
-  for (std::int64_t i = 0; i < labels.size();) {
-    const std::int64_t start = i;
-    const std::int32_t label = labels[i];
-    while (i < labels.size() && labels[i] == label) ++i;
-    count[label] += i - start;
+  for (std::int64_t y = 0; y < labels.height; ++y) {
+    const std::int32_t* row = labels.row(y);
+    for (std::int64_t x = 0; x < labels.width;) {
+      const std::int64_t start = x;
+      x = end_of_run(row, x + 1, labels.width, row[start]);
+      count[row[start]] += x - start;
+    }
   }
   return count;
 }
 
 void remove_small_labels(Labels& labels, std::int64_t minimum) {
   const std::vector<std::int64_t> area = areas(labels);
+  if (std::all_of(area.begin() + 1, area.end(), [&](std::int64_t n) { return n == 0 || n >= minimum; })) return;
   for (std::int32_t& label : labels.values) {
     if (area[label] < minimum) label = 0;
   }
 }
 
-void remove_small(Mask& mask, std::int64_t minimum) {
-  Labels labels = components(mask, Neighbours::four);
-  remove_small_labels(labels, minimum);
-  for (std::int64_t i = 0; i < mask.size(); ++i) mask[i] = labels[i] != 0;
+void remove_small(Mask& mask, std::int64_t minimum, Neighbours neighbours) {
+  overwrite_small(mask, RunComponents<std::uint8_t>(mask, neighbours, kForeground), minimum, 0);
 }
 
 void fill_small_holes(Mask& mask, std::int64_t maximum) {
-  Mask background = inverse(mask);
-  remove_small(background, maximum);
-  mask = inverse(background);
+  overwrite_small(mask, RunComponents<std::uint8_t>(mask, Neighbours::four, kBackground), maximum, 1);
 }
 
 void fill_holes(Mask& mask) {
-  const Labels background = components(inverse(mask), Neighbours::four);
-  std::vector<std::uint8_t> outside(areas(background).size(), 0);
-  const auto mark = [&](std::int64_t y, std::int64_t x) { outside[background.row(y)[x]] = 1; };
-  for (std::int64_t x = 0; x < mask.width; ++x) mark(0, x), mark(mask.height - 1, x);
-  for (std::int64_t y = 0; y < mask.height; ++y) mark(y, 0), mark(y, mask.width - 1);
-  outside[0] = 0;
-  for (std::int64_t i = 0; i < mask.size(); ++i) mask[i] = !outside[background[i]];
+  const RunComponents<std::uint8_t> background(mask, Neighbours::four, kBackground);
+  std::vector<std::uint8_t> outside(background.numbers(), 0);
+  background.each([&](const Run& run, std::int32_t number) {
+    if (run.row == 0 || run.row == mask.height - 1 || run.start == 0 || run.end == mask.width) outside[number] = 1;
+  });
+  background.each([&](const Run& run, std::int32_t number) {
+    if (!outside[number]) std::fill(mask.row(run.row) + run.start, mask.row(run.row) + run.end, std::uint8_t{1});
+  });
 }
 
 }  // namespace cellcam::cells

@@ -15,8 +15,8 @@ std::vector<std::int64_t> areas(const Labels& labels);
 // Clears labels with fewer than `minimum` pixels, counted by value whether connected or not.
 void remove_small_labels(Labels& labels, std::int64_t minimum);
 
-// Clears 4-connected components with fewer than `minimum` pixels.
-void remove_small(Mask& mask, std::int64_t minimum);
+// Clears components with fewer than `minimum` pixels.
+void remove_small(Mask& mask, std::int64_t minimum, Neighbours neighbours);
 
 // Sets 4-connected components of background with fewer than `maximum` pixels, also those that touch the edge.
 void fill_small_holes(Mask& mask, std::int64_t maximum);

@@ -43,8 +43,16 @@ Bytes plane(const std::uint8_t* map, const ProbabilityMaps& maps, Class which) {
 
 double unit(std::uint8_t value) { return value / 255.0; }
 
+// The smallest byte above the threshold, or 256.
+int first_above(double threshold) {
+  int v = 0;
+  while (v < 256 && !(unit(static_cast<std::uint8_t>(v)) > threshold)) ++v;
+  return v;
+}
+
 Mask above(const Bytes& map, double threshold) {
-  return map_grid<std::uint8_t>(map, [threshold](std::uint8_t v) { return unit(v) > threshold; });
+  const int first = first_above(threshold);
+  return map_grid<std::uint8_t>(map, [first](std::uint8_t v) { return v >= first; });
 }
 
 Mask nonzero(const Labels& labels) {
@@ -53,19 +61,21 @@ Mask nonzero(const Labels& labels) {
 
 // The cores of the nuclei. The sum of the borders wraps at 256, as the original's does.
 Mask nucleus_cores(const Bytes& interior, const Bytes& border, const Bytes& cell_border) {
+  const int first = first_above(kMarkerThreshold);
+  int clear = 255;
+  while (clear >= 0 && !(1 - unit(static_cast<std::uint8_t>(clear)) > kBorderThreshold)) --clear;
   Mask out(interior.height, interior.width);
   for (std::int64_t i = 0; i < out.size(); ++i) {
-    const auto borders = static_cast<std::uint8_t>(border[i] + cell_border[i]);
-    out[i] = 1 - unit(borders) > kBorderThreshold && unit(interior[i]) > kMarkerThreshold;
+    out[i] = (static_cast<std::uint8_t>(border[i] + cell_border[i]) <= clear) & (interior[i] >= first);
   }
   return out;
 }
 
 Labels nucleus_labels(const Bytes& interior, Mask cores, const Sizes& sizes) {
-  remove_small(cores, sizes.marker);
+  remove_small(cores, sizes.marker, Neighbours::four);
   Mask region = above(interior, kNucleusThreshold);
   fill_small_holes(region, sizes.hole);
-  remove_small(region, sizes.mask);
+  remove_small(region, sizes.mask, Neighbours::four);
   Labels nuclei = watershed_with_line(components(cores, Neighbours::four), region);
   remove_small_labels(nuclei, sizes.nucleus);
   return components(nuclei, Neighbours::eight);
@@ -97,19 +107,19 @@ Labels cell_labels(const Bytes& interior, const Bytes& border, const Labels& nuc
   Mask region = above(border, kBorderThreshold);
   for (std::int64_t i = 0; i < region.size(); ++i) region[i] |= cells[i] != 0;
   cells = fill_labels(watershed(height, cells, region));
-  cells = components(nonzero(cells), Neighbours::eight);
-  remove_small_labels(cells, sizes.cell);
-  return components(nonzero(cells), Neighbours::eight);
+  Mask found = nonzero(cells);
+  remove_small(found, sizes.cell, Neighbours::eight);
+  return components(found, Neighbours::eight);
 }
 
 // Nuclei by the numbers of their cells.
 Labels nuclei_of(const Labels& cells, const Labels& nuclei, const Sizes& sizes) {
   Mask both(cells.height, cells.width);
   for (std::int64_t i = 0; i < both.size(); ++i) both[i] = cells[i] != 0 && nuclei[i] != 0;
-  Labels parts = components(both, Neighbours::eight);
-  remove_small_labels(parts, sizes.nucleus);
-  for (std::int64_t i = 0; i < parts.size(); ++i) parts[i] = parts[i] == 0 ? 0 : cells[i];
-  return parts;
+  remove_small(both, sizes.nucleus, Neighbours::eight);
+  Labels out(cells.height, cells.width);
+  for (std::int64_t i = 0; i < out.size(); ++i) out[i] = both[i] ? cells[i] : 0;
+  return out;
 }
 
 }  // namespace
