@@ -52,6 +52,9 @@ export interface ReportData {
   lists: { confident: ListedCell[]; doubtful: ListedCell[]; disagreements: ListedCell[] };
 }
 
+/** In the order in which they need each other. */
+const SCRIPTS = ['base.js', 'figures.js', 'gallery.js', 'main.js'];
+
 function escaped(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
 }
@@ -83,7 +86,7 @@ export function reportHtml(data: ReportData): string {
     '<noscript><p>This report is drawn by a script, which is switched off.</p></noscript>',
     `<script type="application/json" id="data">${json}</script>`,
     `<script>${within(library)}</script>`,
-    `<script>\n${within(page('page.js'))}</script>`,
+    ...SCRIPTS.map((name) => `<script>\n${within(page(name))}</script>`),
     '</body>',
     '</html>',
     '',
