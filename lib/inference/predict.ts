@@ -197,22 +197,27 @@ function stack(images: Uint8Array[], size: number): NdArray<Uint8Array> {
   return { data, shape: [images.length, size, size, bytes / (size * size)] };
 }
 
-/** Step 2: the image-level probabilities of each cell alone, by ascending number. */
-async function seeCellsAlone(plan: Plan, predictor: Predictor, work: Work): Promise<Float32Array[]> {
+/** Step 2: the image-level probabilities of each cell alone, by its number. */
+async function seeCellsAlone(plan: Plan, predictor: Predictor, work: Work): Promise<Map<number, Float32Array>> {
   const classes = plan.spec.classes.length;
-  const probabilities: Float32Array[] = [];
-  let crops: Uint8Array[] = [];
+  const probabilities = new Map<number, Float32Array>();
+  let crops: { cellId: number; pixels: Uint8Array }[] = [];
   const flush = async (): Promise<void> => {
     if (crops.length === 0) return;
-    const { logits } = await predictor.predict(stack(crops, plan.cropSize));
-    for (let i = 0; i < crops.length; i++) {
-      const own = logits.data.subarray(i * classes, (i + 1) * classes);
-      probabilities.push(own.map((x) => 1 / (1 + Math.exp(-x))));
-    }
+    const pixels = crops.map((crop) => crop.pixels);
+    const { logits } = await predictor.predict(stack(pixels, plan.cropSize));
+    crops.forEach(({ cellId }, i) => {
+      const own = logits.data.slice(i * classes, (i + 1) * classes);
+      if (!own.every(Number.isFinite)) throw new CellcamError('ERR_IMAGE', `image '${work.id}': the network's output for cell ${cellId} is not finite`); // prettier-ignore
+      probabilities.set(
+        cellId,
+        own.map((x) => 1 / (1 + Math.exp(-x))),
+      );
+    });
     crops = [];
   };
-  for await (const { pixels } of cellCrops(work.field, work.cells, plan.cropSize)) {
-    crops.push(pixels);
+  for await (const crop of cellCrops(work.field, work.cells, plan.cropSize)) {
+    crops.push(crop);
     if (crops.length === plan.batch) await flush();
   }
   await flush();
@@ -253,8 +258,8 @@ async function finish(
   const shapes = cellShapes(work.cells, work.field.original);
   return first.map(({ cellId, center, probabilities }, i) => {
     const { x1, y1, x2, y2, runs, area } = shapes[i]!;
-    const alone = second?.[i];
-    const both = alone && plan.steps === 'both' ? { step1: plain(probabilities), step2: plain(alone) } : {};
+    const alone = second?.get(cellId); // a cell of a larger mask may have no pixel at the field's size: step 1 alone then
+    const both = plan.steps === 'both' ? { step1: plain(probabilities), ...(alone && { step2: plain(alone) }) } : {};
     const final = alone === undefined ? probabilities : plan.steps === '2' ? alone : mean(probabilities, alone);
     return {
       cellId,

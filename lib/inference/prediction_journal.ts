@@ -20,6 +20,7 @@ export interface PredictedCell {
   /** One a class; the mean of the steps that were run. */
   probabilities: number[];
   step1?: number[];
+  /** Absent, too, for a cell so small that it has no pixel at the field's size. */
   step2?: number[];
 }
 

@@ -74,8 +74,9 @@ class CsvSink implements Sink {
   async add({ id, width, height, cells }: PredictedImage): Promise<void> {
     const rows = cells.map((cell) => {
       const start = `${quoted(id)},${width},${height},${cell.cellId},"(${cell.center[0]}, ${cell.center[1]})"`;
-      const steps = [...(cell.step1 ?? []), ...(cell.step2 ?? [])];
-      return [start, ...texts(cell.probabilities), ...cell.box, cell.area, ...texts(steps)].join(',') + '\n';
+      const step2 = cell.step2 ? texts(cell.step2) : cell.probabilities.map(() => '');
+      const steps = cell.step1 ? [...texts(cell.step1), ...step2] : [];
+      return [start, ...texts(cell.probabilities), ...cell.box, cell.area, ...steps].join(',') + '\n';
     });
     if (rows.length > 0) await this.write(rows.join(''));
   }
@@ -98,7 +99,7 @@ function parquetColumns(
   header: JournalHeader,
 ): [name: string, type: Column, of: (i: PredictedImage, c: PredictedCell) => unknown][] {
   const perClass = (prefix: string, of: (c: PredictedCell) => number[] | undefined) =>
-    Array.from({ length: header.classes }, (_, k) => [`${prefix}${k}`, 'FLOAT', (_i: PredictedImage, c: PredictedCell) => of(c)![k]]) as ReturnType<typeof parquetColumns>; // prettier-ignore
+    Array.from({ length: header.classes }, (_, k) => [`${prefix}${k}`, 'FLOAT', (_i: PredictedImage, c: PredictedCell) => of(c)?.[k] ?? NaN]) as ReturnType<typeof parquetColumns>; // prettier-ignore
   const box = ['x1', 'y1', 'x2', 'y2'].map((name, k) => [name, 'INT32', (_: PredictedImage, c: PredictedCell) => c.box[k]]) as ReturnType<typeof parquetColumns>; // prettier-ignore
   return [
     ['ID', 'STRING', (i) => i.id],

@@ -254,9 +254,15 @@ describe('fields that are not as they should be', () => {
     const twice = new Uint16Array(4 * SIZE * SIZE).map((_, i) => data[Math.floor(i / (4 * SIZE)) * SIZE + Math.floor((i % (2 * SIZE)) / 2)]!); // prettier-ignore
     await writeGrey16(join(masks, `${id}.png`), twice, [2 * SIZE, 2 * SIZE]);
     const [large, plain] = [await predict('large', { masks, ids: [id] }), await predict('plain', { ids: [id] })];
-    expect(large.cells.map((c) => [c['cell_id'], c['area'], c['cell_center']])).toEqual(
-      plain.cells.map((c) => [c['cell_id'], c['area'], c['cell_center']]),
-    );
+    const shapes = (cells: Record<string, string>[]) => cells.map((c) => [c['cell_id'], c['area'], c['cell_center']]);
+    expect(shapes(large.cells)).toEqual(shapes(plain.cells));
+    // A cell of one pixel, which is not there at the field's size: no other cell gets its step 2.
+    twice[0] = 1000;
+    await writeGrey16(join(masks, `${id}.png`), twice, [2 * SIZE, 2 * SIZE]);
+    const { cells } = await predict('speck', { masks, ids: [id] });
+    expect(cells.map((c) => c['cell_id'])).toEqual([...plain.cells.map((c) => c['cell_id']), '1000']);
+    plain.cells.forEach((c, i) => expectClose(probabilities(cells[i]!, 'step2_'), probabilities(c, 'step2_')));
+    expect(cells.at(-1)!['step2_0']).toBe('');
   });
 });
 
