@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// After tsc: the ECMAScript module entry over the CommonJS build, its types, the report's page, and the command's executable bit.
-import { chmodSync, cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+// After tsc: the ECMAScript module entry over the CommonJS build, its types, and the command's executable bit.
+import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createRequire } from 'node:module';
@@ -21,11 +21,6 @@ writeFileSync(
   `import cellcam from './index.js';\nexport const { ${names.join(', ')} } = cellcam;\n`,
 );
 writeFileSync(path.join(dist, 'index.d.mts'), "export * from './index.js';\n");
-
-// What a report's page is made of is no TypeScript.
-const page = path.join('report', 'page');
-rmSync(path.join(dist, page), { recursive: true, force: true });
-cpSync(path.join(path.dirname(dist), 'lib', page), path.join(dist, page), { recursive: true });
 
 const command = path.join(dist, 'cli', 'main.js');
 if (existsSync(command)) {

@@ -223,7 +223,7 @@ describe('fields that are not as they should be', () => {
   test('one that cannot be read is named, in order, and the others are there', async () => {
     const ids = [small.set.fields[2]!.id, 'absent', small.set.fields[0]!.id];
     const { result, submission } = await predict('refusals', { ids });
-    expect(result.failed).toEqual([{ id: 'absent', reason: expect.stringContaining('absent_red.png') as string }]);
+    expect(result.failed).toEqual([{ id: 'absent', reason: expect.stringMatching(/absent_\w+\.png/) as string }]);
     const rows: Record<string, string>[] = parse(submission, { columns: true });
     expect(rows.map((row) => row['ID'])).toEqual([ids[0], ids[2]]);
     expect((await predict('refusals', { ids })).result).toMatchObject({ failed: [{ id: 'absent' }], resumed: 3 });
