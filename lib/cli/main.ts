@@ -24,7 +24,8 @@ const INTERRUPTED = 130;
 /** The first Ctrl-C lets the work save what it has; the second one ends it. */
 function interruptible(command: string | undefined): AbortSignal {
   const goesOn = command === 'dump' || command === 'train' || command === 'predict';
-  const outcome = goesOn ? 'what was done is saved, and the same command goes on' : 'nothing was written';
+  const kept = command === 'segment' ? 'masks that were written stay' : 'nothing was written';
+  const outcome = goesOn ? 'what was done is saved, and the same command goes on' : kept;
   const controller = new AbortController();
   const stop = (name: string) => (): void => {
     if (controller.signal.aborted) process.exit(INTERRUPTED);

@@ -12,7 +12,6 @@ import { fillDurably, writeDurably, writeError } from '../data/durable';
 import { readField } from '../data/field';
 import { inOrder, refusal } from '../data/in_order';
 import { writeGrey16 } from '../data/png';
-import { resizeField } from '../data/resize';
 import { invalidArgument, requireInteger, requireOneOf, requireSignal, requireString } from '../options';
 import { writeOutlines } from '../report/outline_picture';
 
@@ -92,23 +91,22 @@ interface Segmented extends Instances {
   original: [height: number, width: number];
 }
 
-/** A field as its files have it, (H, W, C) uint8; not resized. */
-async function wholeField(plan: Plan, id: string): Promise<{ pixels: Uint8Array; original: [number, number] }> {
-  const field = await readField(plan.imagesFolder, id, plan.spec);
-  const channels = field.planes.length;
-  const side = Math.max(field.height, field.width);
-  if (field.height === field.width) return { pixels: (await resizeField(field, side, 'uint8')) as Uint8Array, original: [side, side] }; // prettier-ignore
-  const top = field.planes.some(({ data }) => data.some((v: number) => v > 255)) ? 65535 : 255;
-  const pixels = new Uint8Array(field.height * field.width * channels);
-  field.planes.forEach(({ data }, c) =>
-    data.forEach((v: number, i: number) => (pixels[i * channels + c] = Math.floor((255 * v) / top))),
-  );
-  return { pixels, original: [field.height, field.width] };
+/** A field as its files have it, (H, W, C) uint8, brought to bytes as a dump does; not resized. */
+async function wholeField(plan: Plan, id: string): Promise<Pick<FieldImage, 'pixels' | 'original'>> {
+  const { planes, height, width } = await readField(plan.imagesFolder, id, plan.spec);
+  const top = planes.some(({ data }) => data.some((v: number) => v > 255)) ? 65535 : 255;
+  const pixels = new Uint8Array(height * width * planes.length);
+  planes.forEach(({ data }, c) => {
+    for (let i = 0; i < data.length; i++) {
+      pixels[i * planes.length + c] = Math.floor(Math.fround(255 * Math.fround(data[i]! / top)));
+    }
+  });
+  return { pixels, original: [height, width] };
 }
 
 async function segmentOne(plan: Plan, segmenter: Segmenter, id: string): Promise<Segmented> {
   const channels = plan.spec.channels.length;
-  const field: Pick<FieldImage, 'pixels' | 'original'> = plan.full
+  const field = plan.full
     ? await wholeField(plan, id)
     : await readFieldImage(plan.imagesFolder, id, plan.size, plan.spec);
   const shape = plan.full ? field.original : ([plan.size, plan.size] as [number, number]);

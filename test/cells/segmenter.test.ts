@@ -39,7 +39,7 @@ const FIELDS = [
 const REAL = join(shared(), '..', 'hpa-images');
 const describeReal = existsSync(REAL) ? describe : describe.skip;
 
-describeReal('the built-in segmenter on real fields, where they are', () => {
+describeReal(`the built-in segmenter on real fields${existsSync(REAL) ? '' : ` (skipped: none at ${REAL})`}`, () => {
   test('AP at IoU .5 against the networks’ masks: .75 or more on average, .5 or more in each', async () => {
     using segmenter = await Segmenter.create({ method: 'builtin' });
     const scores: number[] = [];
