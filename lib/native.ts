@@ -235,6 +235,8 @@ export interface Addon {
   /** Cancels and joins every training thread of the process. */
   finishRuns(): void;
   resolve(device: string, precision: string): { device: string; precision: string };
+  /** Frees these buffers at once instead of at some later collection: their length becomes 0. */
+  release(buffers: ArrayBuffer[]): void;
   resizeImage(image: NdArray<Float32Array | Uint8Array | Uint16Array>, height: number, width: number): Float32Array;
   /** Planes of one field, (h, w) each, to (size, size, planes); they must not be touched until it settles. */
   resizeField(planes: NdArray<Uint8Array | Uint16Array>[], size: number, dtype: 'uint8'): Promise<Uint8Array>;

@@ -1,6 +1,5 @@
 import type { DatasetSpec } from '../data/dataset_spec';
-import { readField } from '../data/field';
-import { resizeField } from '../data/resize';
+import { readResizedField } from '../data/resize';
 import type { NdArray } from '../options';
 
 /** A field at the networks' size and what it was made of. */
@@ -14,9 +13,8 @@ export interface FieldImage {
 
 /** Reads a field's files and brings them to size × size, as a dump does. @throws CellcamError naming the file */
 export async function readFieldImage(folder: string, id: string, size: number, spec: DatasetSpec): Promise<FieldImage> {
-  const field = await readField(folder, id, spec);
-  const pixels = (await resizeField(field, size, 'uint8')) as Uint8Array;
-  return { pixels, size, original: [field.height, field.width] };
+  const { pixels, original } = await readResizedField(folder, id, spec, size, 'uint8');
+  return { pixels: pixels as Uint8Array, size, original };
 }
 
 /** (H, W, C) uint8 as (1, C, H, W) with values 0…1. */

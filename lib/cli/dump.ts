@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import { Command, Option } from 'commander';
 import { dumpImages } from '../data/dump';
 import { CellcamError } from '../errors';
@@ -19,6 +20,9 @@ interface DumpArguments {
 }
 
 async function run(o: DumpArguments, signal: AbortSignal): Promise<void> {
+  // The pixels in work outweigh V8's heap, which would therefore be searched for garbage many times a second and hold none: they are
+  // released by hand.
+  setFlagsFromString('--heap-growing-percent=300');
   const progress = new Progress(o);
   const result = await dumpImages({
     imagesFolder: o.imagesFolder,

@@ -6,12 +6,12 @@ import { CellcamError } from '../errors';
 import { throwIfAborted } from '../options';
 import { type DumpOptions, type DumpPlan, dumpPlan, wantedIds } from './dump_plan';
 import { writeDurably, writeError } from './durable';
-import { channelFiles, readField } from './field';
+import { channelFiles } from './field';
 import { Hdf5Reader } from './hdf5';
 import { inOrder, refusal } from './in_order';
 import type { ManifestEntry } from './manifest';
 import { readImageSize } from './png';
-import { resizeField } from './resize';
+import { readResizedField } from './resize';
 import { ShardStore } from './shard_store';
 
 export type { DumpOptions, DumpProgress } from './dump_plan';
@@ -52,20 +52,16 @@ async function isCompleteAlready({ output, layout }: DumpPlan, wanted: string[])
   }
 }
 
-async function resized(id: string, { imagesFolder, spec, layout }: DumpPlan) {
-  const field = await readField(imagesFolder, id, spec);
-  const pixels = await resizeField(field, layout.shape[0], layout.dtype);
-  return { pixels, size: [field.height, field.width] as [height: number, width: number] };
-}
-
 async function dumpInto(store: ShardStore, ids: string[], plan: DumpPlan): Promise<DumpResult> {
   const result: DumpResult = { written: 0, skipped: 0, failed: [] };
-  for await (const outcome of inOrder(ids, plan.workers, (id) => resized(id, plan), plan.signal)) {
+  const { imagesFolder, spec, layout } = plan;
+  const resized = (id: string) => readResizedField(imagesFolder, id, spec, layout.shape[0], layout.dtype);
+  for await (const outcome of inOrder(ids, plan.workers, resized, plan.signal)) {
     const id = outcome.item;
     if ('error' in outcome) {
       result.failed.push({ id, reason: refusal(outcome.error) });
     } else {
-      await store.add(id, outcome.value.pixels, outcome.value.size);
+      await store.add(id, outcome.value.pixels, outcome.value.original);
       result.written++;
     }
     const failed = result.failed.length;

@@ -1,8 +1,7 @@
-import { nativeAsync } from '../native';
-import { readField } from './field';
 import { Hdf5Reader } from './hdf5';
 import type { ImageIndex } from './loader';
 import { PixelFiles } from './pixel_files';
+import { readResizedField } from './resize';
 
 /** Reads any image of an index as (size, size, channels) uint8. Opens files as they are needed. Belongs to one thread. */
 export class FieldReader {
@@ -25,8 +24,7 @@ export class FieldReader {
     if (this.#pixels.has(row)) return this.#pixels.readInto(row, id, out);
     const from = sources[source[row]!]!;
     if (from.kind === 'hdf5') return (await this.#file(from.path)).readInto(id, out);
-    const { planes } = await readField(from.folder, id, spec);
-    out.set(await nativeAsync((a) => a.resizeField(planes, size, 'uint8')));
+    out.set((await readResizedField(from.folder, id, spec, size, 'uint8')).pixels);
   }
 
   async #file(path: string): Promise<Hdf5Reader> {

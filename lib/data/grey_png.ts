@@ -2,6 +2,7 @@ import { promisify } from 'node:util';
 import { crc32, inflate as inflateWithCallback } from 'node:zlib';
 import { nativeAsync } from '../native';
 import type { GreyImage } from './png';
+import { release } from './release';
 
 // Plain grey PNGs, which is what fields are, without the library: it takes twice the time, most of it for one filter. What is not
 // plain or not in order is left to the library, which also says what is wrong with it.
@@ -47,7 +48,9 @@ function chunksOf(file: Buffer): { type: string; body: Buffer }[] | undefined {
 /** The filtered rows; undefined for data that cannot be inflated to just so many bytes. */
 async function inflated(data: Buffer[], length: number): Promise<Buffer | undefined> {
   try {
-    const rows = await inflate(Buffer.concat(data), { chunkSize: length + 64, maxOutputLength: length + 64 });
+    const stream = Buffer.concat(data);
+    const rows = await inflate(stream, { chunkSize: length + 64, maxOutputLength: length + 64 });
+    release([stream]);
     return rows.length === length ? rows : undefined;
   } catch {
     return undefined; // the library tries, and complains

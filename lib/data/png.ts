@@ -4,6 +4,7 @@ import { decodeGreyPng } from './grey_png';
 import { CellcamError, codeOf, messageOf } from '../errors';
 import type { NdArray } from '../options';
 import { writeDurably, writeError } from './durable';
+import { release } from './release';
 
 /** A grey image, row-major; the array's type is the file's depth. */
 export interface GreyImage {
@@ -78,7 +79,10 @@ function asUint16(bytes: Buffer): Uint16Array {
 export async function readGrey(path: string): Promise<GreyImage> {
   const file = await readBytes(path);
   const plain = await decodeGreyPng(file);
-  if (plain) return plain;
+  if (plain) {
+    release([file]);
+    return plain;
+  }
   const { image, metadata } = await openImage(path, file);
   const depth = checkedDepth(metadata, path);
   let bytes: Buffer;

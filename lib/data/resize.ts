@@ -1,7 +1,9 @@
 import { native, nativeAsync } from '../native';
 import { invalidArgument, type NdArray, requireInteger, requireNdArray } from '../options';
-import type { Field } from './field';
+import type { DatasetSpec } from './dataset_spec';
+import { type Field, readField } from './field';
 import type { PixelType } from './hdf5';
+import { release } from './release';
 
 /**
  * Resizes an image as scikit-image's `resize(image, size, anti_aliasing=True)` does, to the last bit for nearly every value.
@@ -24,6 +26,26 @@ export function resizeImage(
   ];
   const data = native((addon) => addon.resizeImage(checked, height, width));
   return { data, shape: [height, width, checked.shape[2]!] };
+}
+
+/** A field brought to (size, size, channels), and the height and width of its files. */
+export interface ResizedField {
+  pixels: Uint8Array | Float32Array;
+  original: [height: number, width: number];
+}
+
+/** Reads a field's files and resizes them as `resizeField` does; of the files' pixels nothing stays. @throws CellcamError as readField */
+export async function readResizedField(
+  folder: string,
+  id: string,
+  spec: DatasetSpec,
+  size: number,
+  dtype: PixelType,
+): Promise<ResizedField> {
+  const field = await readField(folder, id, spec);
+  const pixels = await resizeField(field, size, dtype);
+  release(field.planes.map(({ data }) => data));
+  return { pixels, original: [field.height, field.width] };
 }
 
 /**

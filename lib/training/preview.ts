@@ -3,9 +3,8 @@ import { mkdir } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { type DatasetSpec, datasetSpec, HPA } from '../data/dataset_spec';
 import { folderIds } from '../data/dump_plan';
-import { readField } from '../data/field';
 import { Hdf5Reader } from '../data/hdf5';
-import { resizeField } from '../data/resize';
+import { readResizedField } from '../data/resize';
 import { CellcamError, messageOf } from '../errors';
 import { invalidArgument, type NdArray, requireDevice, requireInteger, requireString, type Device } from '../options';
 import { type SheetTile, writeContactSheet } from '../report/contact_sheet';
@@ -51,7 +50,7 @@ interface Source {
 
 async function folderSource(folder: string, size: number, spec: DatasetSpec): Promise<Source> {
   const read = async (id: string): Promise<Field> => ({
-    data: (await resizeField(await readField(folder, id, spec), size, 'uint8')) as Uint8Array,
+    data: (await readResizedField(folder, id, spec, size, 'uint8')).pixels as Uint8Array,
     shape: [size, size, spec.channels.length],
   });
   return { ids: await folderIds(folder, spec), read, close: () => undefined };

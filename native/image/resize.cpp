@@ -1,6 +1,7 @@
 #include "image/resize.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -86,17 +87,20 @@ Axis make_axis(std::int64_t n, std::int64_t N) {
   return axis;
 }
 
-/** float32(value / divisor) of one row, widened again. Dividing vectorises, a table of quotients would not. */
+/**
+ * float32(value / divisor) of one row. The quotient of two float32 rounds at once to what rounding it to float64 first gives: 53 bits
+ * are more than twice 24, and integers of 16 bits are exact in both. Dividing vectorises, a table of quotients would not.
+ */
 template <typename T>
-CELLCAM_INLINE void normalise(const T* in, std::int64_t stride, std::int64_t w, double divisor, double* out) {
+CELLCAM_INLINE void normalise(const T* in, std::int64_t stride, std::int64_t w, float divisor, float* out) {
   if (stride == 1) {
-    for (std::int64_t x = 0; x < w; ++x) out[x] = static_cast<float>(static_cast<double>(in[x]) / divisor);
+    for (std::int64_t x = 0; x < w; ++x) out[x] = static_cast<float>(in[x]) / divisor;
   } else {
-    for (std::int64_t x = 0; x < w; ++x) out[x] = static_cast<float>(static_cast<double>(in[x * stride]) / divisor);
+    for (std::int64_t x = 0; x < w; ++x) out[x] = static_cast<float>(in[x * stride]) / divisor;
   }
 }
 
-CELLCAM_WIDEN void normalise_row(const Plane& plane, std::int64_t row, std::int64_t w, double divisor, double* out) {
+CELLCAM_WIDEN void normalise_row(const Plane& plane, std::int64_t row, std::int64_t w, float divisor, float* out) {
   const std::int64_t offset = row * w * plane.stride;
   switch (plane.dtype) {
     case Dtype::u8:
@@ -108,25 +112,57 @@ CELLCAM_WIDEN void normalise_row(const Plane& plane, std::int64_t row, std::int6
   }
 }
 
-CELLCAM_WIDEN void scale_row(const double* in, double weight, std::int64_t w, double* __restrict sum) {
-  for (std::int64_t x = 0; x < w; ++x) sum[x] = in[x] * weight;
+/** Two taps of a symmetric kernel: the rows at one distance above and below, and their weight. */
+struct Taps {
+  const float *above, *below;
+  double weight;
+};
+
+/** sum[x] = start(x) and `count` pairs of taps, one after the other, in one sweep: `count` is a constant, so that this vectorises. */
+template <std::int64_t count, typename Start>
+CELLCAM_INLINE void add_taps(Start start, const Taps* taps, std::int64_t w, double* sum) {
+  std::array<Taps, count> t;
+  std::copy_n(taps, count, t.begin());
+  for (std::int64_t x = 0; x < w; ++x) {
+    double value = start(x);
+    for (std::int64_t j = 0; j < count; ++j) {
+      value += (static_cast<double>(t[j].above[x]) + static_cast<double>(t[j].below[x])) * t[j].weight;
+    }
+    sum[x] = value;
+  }
 }
 
-CELLCAM_WIDEN void add_pair(const double* a, const double* b, double weight, std::int64_t w, double* __restrict sum) {
-  for (std::int64_t x = 0; x < w; ++x) sum[x] += (a[x] + b[x]) * weight;
+template <typename Start>
+CELLCAM_INLINE void add_taps(std::int64_t count, Start start, const Taps* taps, std::int64_t w, double* sum) {
+  switch (count) {
+    case 0: return add_taps<0>(start, taps, w, sum);
+    case 1: return add_taps<1>(start, taps, w, sum);
+    case 2: return add_taps<2>(start, taps, w, sum);
+    case 3: return add_taps<3>(start, taps, w, sum);
+    default: return add_taps<4>(start, taps, w, sum);
+  }
 }
 
-/** Two taps a sweep, added in the same order as one after the other: half the traffic of `sum`. */
-CELLCAM_WIDEN void add_two_pairs(const double* a, const double* b, double weight, const double* c, const double* d,
-                                 double next_weight, std::int64_t w, double* __restrict sum) {
-  for (std::int64_t x = 0; x < w; ++x) sum[x] = (sum[x] + (a[x] + b[x]) * weight) + (c[x] + d[x]) * next_weight;
+/** centre · weight and all pairs of taps. */
+CELLCAM_WIDEN void blur_row(const float* centre, double weight, const Taps* taps, std::int64_t count, std::int64_t w,
+                            double* sum) {
+  constexpr std::int64_t most = 4;
+  add_taps(std::min(count, most), [=](std::int64_t x) { return static_cast<double>(centre[x]) * weight; }, taps, w, sum);
+  for (std::int64_t j = most; j < count; j += most) {
+    add_taps(std::min(count - j, most), [=](std::int64_t x) { return sum[x]; }, taps + j, w, sum);
+  }
 }
 
 /** The rows of a plane around the one being blurred: a ring that holds each row from its first use to its last. */
 class RowWindow {
  public:
   RowWindow(const Plane& plane, std::int64_t h, std::int64_t w, std::int64_t radius, double divisor)
-      : plane_(plane), h_(h), w_(w), slots_(std::min(h, 2 * radius + 1)), divisor_(divisor), rows_(slots_ * w) {}
+      : plane_(plane),
+        h_(h),
+        w_(w),
+        slots_(std::min(h, 2 * radius + 1)),
+        divisor_(static_cast<float>(divisor)),
+        rows_(slots_ * w) {}
 
   /** Makes the `slots` rows that end with `last` available. */
   void advance(std::int64_t last) {
@@ -134,28 +170,24 @@ class RowWindow {
       normalise_row(plane_, next_, w_, divisor_, &rows_[next_ % slots_ * w_]);
     }
   }
-  const double* row(std::int64_t y) const { return &rows_[mirror(y, h_) % slots_ * w_]; }
+  const float* row(std::int64_t y) const { return &rows_[mirror(y, h_) % slots_ * w_]; }
 
  private:
   const Plane& plane_;
   std::int64_t h_, w_, slots_;
-  double divisor_;
+  float divisor_;  // 1, 255 or 65535
   std::int64_t next_ = 0;
-  std::vector<double> rows_;
+  std::vector<float> rows_;
 };
 
-/** Row y blurred along the columns, not yet rounded. */
-void blur_vertically(RowWindow& window, const Axis& rows, std::int64_t y, std::int64_t w, double* sum) {
+/** Row y blurred along the columns, not yet rounded. `taps` is room for them. */
+void blur_vertically(RowWindow& window, const Axis& rows, std::int64_t y, std::int64_t w, std::vector<Taps>& taps,
+                     double* out) {
   window.advance(std::min(rows.n - 1, y + rows.radius()));
-  const auto& k = rows.kernel;
-  scale_row(window.row(y), k[0], w, sum);
+  taps.clear();
   // Outermost taps first: small terms are added before large ones, and the sums are SciPy's to the last bit.
-  std::int64_t j = rows.radius();
-  for (; j >= 2; j -= 2) {
-    add_two_pairs(window.row(y - j), window.row(y + j), k[j], window.row(y - j + 1), window.row(y + j - 1), k[j - 1], w,
-                  sum);
-  }
-  if (j == 1) add_pair(window.row(y - 1), window.row(y + 1), k[1], w, sum);
+  for (std::int64_t j = rows.radius(); j >= 1; --j) taps.push_back({window.row(y - j), window.row(y + j), rows.kernel[j]});
+  blur_row(window.row(y), rows.kernel[0], taps.data(), rows.radius(), w, out);
 }
 
 /** Writes a blurred row, rounded to float32, as one lane of a block with `radius` mirrored pixels on either side. */
@@ -189,12 +221,13 @@ std::vector<float> blur_plane(const Plane& plane, const Axis& rows, const Axis& 
   const auto height = static_cast<std::int64_t>(rows.needed.size());
   const auto width = static_cast<std::int64_t>(columns.needed.size());
   RowWindow window(plane, rows.n, w, rows.radius(), divisor);
+  std::vector<Taps> taps;
   std::vector<double> sum(w), block((w + 2 * radius) * kLanes);
   std::vector<float> lanes(width * kLanes), out(height * width);
   for (std::int64_t top = 0; top < height; top += kLanes) {
     const std::int64_t count = std::min(kLanes, height - top);
     for (std::int64_t l = 0; l < count; ++l) {
-      blur_vertically(window, rows, rows.needed[top + l], w, sum.data());
+      blur_vertically(window, rows, rows.needed[top + l], w, taps, sum.data());
       put_lane(sum.data(), w, radius, &block[l]);
     }
     blur_block(block.data(), columns.needed.data(), width, columns.kernel.data(), radius, lanes.data());

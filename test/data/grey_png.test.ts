@@ -70,6 +70,7 @@ describe.each([8, 16] as const)('%i bit', (bits) => {
     ['average', [3]],
     ['Paeth', [4]],
     ['all in turn', [4, 3, 1, 2, 0]],
+    ['Paeth in runs of one to three', [4, 1, 4, 4, 3, 4, 4, 4, 0]],
   ])('filter %s', async (_, filters) => {
     for (const width of [1, 7, 8, 9, 31, 64]) {
       const pixels = noise(width * 13, bits, width);

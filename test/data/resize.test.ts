@@ -1,3 +1,4 @@
+import { release } from '../../dist/data/release';
 import { resizeField, resizeImage } from '../../dist/data/resize';
 import { describeShared, fixture, readJson, readTensors, shared } from '../reference_cases';
 import { uniform } from './splitmix';
@@ -70,6 +71,15 @@ describe('resizeImage', () => {
     const data = Uint8Array.from({ length: 20 * 20 * 3 }, (_, i) => [0, 100, 255][i % 3]!);
     const { data: out } = resizeImage({ data, shape: [20, 20, 3] }, [7, 9]);
     out.forEach((v, i) => expect(v).toBeCloseTo([0, 100 / 255, 1][i % 3]!, 6));
+  });
+});
+
+describe('release', () => {
+  test('gives large arrays back at once and leaves small ones, which may share their memory', () => {
+    const [large, small] = [new Uint16Array(65_536), Buffer.from('pooled')];
+    release([large, small]);
+    expect([large.length, large.buffer.byteLength]).toEqual([0, 0]);
+    expect(String(small)).toBe('pooled');
   });
 });
 
