@@ -17,7 +17,7 @@ function parsed(program, args) {
 execFileSync(process.execPath, ['scripts/build.mjs', '--bench'], { cwd: ROOT, stdio: ['ignore', 'ignore', 'inherit'] });
 const bench = path.join(ROOT, 'build', 'cellcam_bench');
 const peer = path.join(ROOT, 'bench', 'peers', 'augmentation.py');
-const own = parsed(bench, ['cpu', 'none', '36', '384', '3', 'operations']);
+const own = parsed(bench, ['augmentation', 'cpu', 'none', '36', '384', '3', 'operations']);
 for (const noise of ['numpy', 'opencv']) {
   const other = parsed(python, [peer, '--images', '1500', '--noise', noise]);
   if (!other) break;
@@ -28,7 +28,7 @@ for (const noise of ['numpy', 'opencv']) {
 }
 console.log('ms an image, all threads:', own.ms_per_image);
 if (backbone !== 'none') {
-  const { step_ms, augmentation_ms, share_of_step } = parsed(bench, ['cpu', backbone, '12', '384', '2']); // 12 images: 36 want some 14 GB
+  const { step_ms, augmentation_ms, share_of_step } = parsed(bench, ['augmentation', 'cpu', backbone, '12', '384', '2']); // 12 images: 36 want some 14 GB
   console.log(
     `${augmentation_ms.toFixed(0)} ms of a step of ${step_ms.toFixed(0)} ms of ${backbone}: ${(100 * share_of_step).toFixed(1)} %`,
   );

@@ -1,5 +1,5 @@
 // What the augmentation costs, beside the training step that it is made for. Prints one JSON object.
-// Usage: cellcam_bench [device] [backbone or none] [batch] [crop] [seconds per figure] [operations]
+// Usage: cellcam_bench augmentation [device] [backbone or none] [batch] [crop] [seconds per figure] [operations]
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <torch/cuda.h>
@@ -9,6 +9,7 @@
 #include <iostream>
 #include <string>
 
+#include "bench.h"
 #include "checkpoint/init.h"
 #include "model/precision.h"
 #include "training/augment/augment.h"
@@ -104,18 +105,20 @@ void print_operations(Task& task) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  const auto argument = [&](int i, const char* otherwise) { return std::string(argc > i ? argv[i] : otherwise); };
-  const at::Device device = model::choose_device(argument(1, "auto"));
-  const std::string backbone = argument(2, "seresnext50_32x4d");
-  const std::int64_t batch = std::stoll(argument(3, "36")), crop = std::stoll(argument(4, "384"));
-  g_seconds = std::stod(argument(5, "3"));
+int cellcam::bench::augmentation(const std::vector<std::string>& arguments) {
+  const auto argument = [&](std::size_t i, const char* otherwise) {
+    return arguments.size() > i ? arguments[i] : std::string(otherwise);
+  };
+  const at::Device device = model::choose_device(argument(0, "auto"));
+  const std::string backbone = argument(1, "seresnext50_32x4d");
+  const std::int64_t batch = std::stoll(argument(2, "36")), crop = std::stoll(argument(3, "384"));
+  g_seconds = std::stod(argument(4, "3"));
   Task task(device, batch, crop);
   const training::augment::Normalisation normalise(at::full({4}, 0.5f).to(device), at::full({4}, 0.25f).to(device));
   const double pass = timed(device, [&] { task.pass(normalise); });
   std::cout << "{\"device\":\"" << device.str() << "\",\"threads\":" << at::get_num_threads() << ",\"batch\":" << batch
             << ",\"crop\":" << crop << ",\"augmentation_ms\":" << pass * 1e3 << ",\"images_per_second\":" << static_cast<double>(batch) / pass;
-  if (argument(6, "") == "operations") print_operations(task);
+  if (argument(5, "") == "operations") print_operations(task);
   if (backbone != "none") {
     const double step = step_seconds(device, backbone, batch, crop);
     std::cout << ",\"backbone\":\"" << backbone << "\",\"step_ms\":" << step * 1e3 << ",\"share_of_step\":" << pass / step;

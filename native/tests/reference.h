@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "generated.h"
+
 namespace cellcam::tests {
 
 // Path of a reference case; throws Skipped where the folder of reference cases ($CELLCAM_SHARED/goldens) is not there.
@@ -23,11 +25,6 @@ class ReferenceTensors {
   std::string file_;
   std::vector<std::string> names_;
 };
-
-// The generator of the reference cases: values of key and seed, row-major, in double.
-at::Tensor uniforms(const std::string& key, std::uint64_t seed, at::IntArrayRef shape);            // [0, 1)
-at::Tensor state_tensor(const std::string& key, std::uint64_t seed, const at::Tensor& like);       // a tensor of a state dict
-at::Tensor input_images(at::IntArrayRef shape, std::uint64_t seed);                                // (N, 4, H, W), normalised
 
 // Relative L2 distance in double.
 double distance(const at::Tensor& got, const at::Tensor& want);

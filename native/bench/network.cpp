@@ -1,0 +1,113 @@
+// Training steps or predictions of one network on generated weights and images, as many at a time as standard input asks for.
+// Prints one JSON line when ready, with figures that tell whether it computes the same as its peers (bench/peers/network.py), and then
+// one with the seconds of each step for every number that it reads.
+// Usage: cellcam_bench (train|infer) [--device cpu] [--backbone NAME] [--batch B] [--size S] [--threads N] [--precision auto]
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+#include <torch/cuda.h>
+#include <torch/version.h>
+
+#include <chrono>
+#include <functional>
+#include <iostream>
+#include <map>
+
+#include "bench.h"
+#include "checkpoint/state_dict.h"
+#include "inference/predictor.h"
+#include "tests/generated.h"
+#include "training/trainer.h"
+
+namespace cellcam::bench {
+
+namespace {
+
+constexpr std::int64_t kClasses = 19, kChannels = 4;
+
+using Options = std::map<std::string, std::string>;
+
+Options parse(const std::vector<std::string>& arguments) {
+  Options options{{"device", "cpu"}, {"backbone", "seresnext50_32x4d"}, {"batch", "4"}, {"size", "192"}, {"threads", "0"}, {"precision", "auto"}};
+  for (std::size_t i = 1; i + 1 < arguments.size(); i += 2) {
+    const auto found = options.find(arguments[i].substr(std::min<std::size_t>(2, arguments[i].size())));
+    if (found == options.end()) throw std::invalid_argument("Unknown option " + arguments[i]);
+    found->second = arguments[i + 1];
+  }
+  return options;
+}
+
+std::shared_ptr<model::PuzzleCam> make_model(const std::string& backbone, at::Device device) {
+  auto model = std::make_shared<model::PuzzleCam>(backbone, kClasses, kChannels);
+  checkpoint::NamedTensors state = checkpoint::state_dict(*model);
+  for (auto& [name, tensor] : state) tensor = tests::state_tensor(name, 1, tensor);
+  checkpoint::load_state_dict(*model, state);
+  model->move_to(device);
+  return model;
+}
+
+void print(const std::string& name, const std::vector<double>& values, const std::string& more = "") {
+  std::cout.precision(9);
+  std::cout << "{" << more << "\"" << name << "\":[";
+  for (std::size_t i = 0; i < values.size(); ++i) std::cout << (i == 0 ? "" : ",") << values[i];
+  std::cout << "]}" << std::endl;
+}
+
+// Steps to be timed, and what they computed before that.
+struct Work {
+  std::function<void()> step;
+  std::vector<double> check;
+};
+
+Work training(const std::shared_ptr<model::PuzzleCam>& model, model::Precision precision, const at::Tensor& images, std::int64_t batch) {
+  training::TrainerOptions options;
+  options.precision = precision;
+  options.mean.assign(kChannels, 0.5f);
+  options.std.assign(kChannels, 0.25f);
+  auto trainer = std::make_shared<training::Trainer>(model, options);
+  const at::Tensor targets = tests::uniforms("target", 1, {batch, kClasses}).lt(0.15).to(at::kFloat).to(images.device());
+  Work work{[=] { trainer->step(images, targets, 3e-4); }, {}};
+  for (int i = 0; i < 3; ++i) work.check.push_back(trainer->step(images, targets, 3e-4).total);
+  return work;
+}
+
+Work prediction(const std::shared_ptr<model::PuzzleCam>& model, model::Precision precision, const at::Tensor& normalised) {
+  const std::vector<float> mean{0.485f, 0.456f, 0.406f, 0.485f}, std{0.229f, 0.224f, 0.225f, 0.229f};
+  const auto spread = [](const std::vector<float>& values) { return at::tensor(values).view({1, kChannels, 1, 1}); };
+  const at::Tensor values = normalised.cpu().mul(spread(std)).add_(spread(mean));
+  const at::Tensor images = values.mul_(255).add_(0.5).to(at::kByte).permute({0, 2, 3, 1}).contiguous();
+  auto predictor = std::make_shared<inference::Predictor>(std::vector{model}, precision, mean, std);
+  Work work{[=] { predictor->predict(images, /*flips=*/false); }, {}};
+  work.step();
+  const inference::Prediction found = predictor->predict(images, false);
+  for (std::int64_t k = 0; k < kClasses; ++k) work.check.push_back(found.logits[0][k].item<double>());
+  work.check.push_back(found.maps.to(at::kDouble).norm().item<double>());
+  return work;
+}
+
+}  // namespace
+
+int network(const std::vector<std::string>& arguments) {
+  using Clock = std::chrono::steady_clock;
+  const Options options = parse(arguments);
+  const at::Device device = model::choose_device(options.at("device"));
+  const model::Precision precision = model::choose_precision(options.at("precision"), device);
+  const std::int64_t batch = std::stoll(options.at("batch")), size = std::stoll(options.at("size"));
+  if (const int threads = std::stoi(options.at("threads")); threads > 0) at::set_num_threads(threads);
+  const auto model = make_model(options.at("backbone"), device);
+  const at::Tensor images = tests::input_images({batch, kChannels, size, size}, 1).to(device);
+  const Work work = arguments.front() == "train" ? training(model, precision, images, batch) : prediction(model, precision, images);
+  print("check", work.check, "\"ready\":true,\"precision\":\"" + model::precision_name(precision) + "\",\"torch\":\"" TORCH_VERSION "\",");
+  for (int steps = 0; std::cin >> steps;) {
+    std::vector<double> seconds;
+    for (int i = 0; i < steps; ++i) {
+      const auto start = Clock::now();
+      work.step();
+      if (device.is_cuda()) torch::cuda::synchronize();
+      seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    }
+    print("seconds", seconds);
+  }
+  return 0;
+}
+
+}  // namespace cellcam::bench
