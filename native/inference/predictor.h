@@ -2,6 +2,7 @@
 #include <memory>
 #include <vector>
 
+#include "model/block_cache.h"
 #include "model/cancellation.h"
 #include "model/precision.h"
 #include "model/puzzle_cam.h"
@@ -26,6 +27,7 @@ class Predictor {
   void cancel() { cancel_ = true; }
 
  private:
+  model::BlockCache blocks_;
   std::vector<std::shared_ptr<model::PuzzleCam>> models_;
   model::Precision precision_;
   training::augment::Normalisation normalise_;

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "model/block_cache.h"
 #include "model/cancellation.h"
 #include "model/combo_loss.h"
 #include "model/precision.h"
@@ -101,6 +102,7 @@ class Trainer {
   std::pair<at::Tensor, at::Tensor> prepare(const at::Tensor& slot, const at::Tensor& targets, const EpochRequest& request,
                                             std::int64_t first_image);
 
+  model::BlockCache blocks_;
   std::shared_ptr<model::PuzzleCam> model_;
   TrainerOptions options_;
   Adam adam_;
