@@ -34,7 +34,7 @@ at::Tensor joined(const Paths& p) { return p.dense.defined() ? at::cat({p.residu
 class NormReluConv : public Layer {
  public:
   NormReluConv(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride, std::int64_t groups)
-      : bn_(norm(in)), conv_(model::conv(in, out, kernel, stride, groups)) {
+      : bn_(norm(in)), conv_(model::conv({in, out, kernel, stride, groups})) {
     register_module("bn", bn_);
     register_module("conv", conv_);
   }

@@ -15,6 +15,8 @@
 #include <sys/mman.h>
 #endif
 
+#include "model/switches.h"
+
 namespace cellcam::model {
 
 namespace {
@@ -132,8 +134,8 @@ class Allocator : public c10::Allocator {
 };
 
 bool enabled() {
-  const char* asked = std::getenv("CELLCAM_BLOCK_CACHE");
-  return asked == nullptr || asked[0] != '0';
+  static const bool on = switched_on("CELLCAM_BLOCK_CACHE");
+  return on;
 }
 
 }  // namespace

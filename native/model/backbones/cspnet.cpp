@@ -12,52 +12,49 @@ namespace {
 
 constexpr std::int64_t kGroups = 32;
 
-// In place: what is activated is always a batch norm's or a sum's own output.
-torch::Tensor activate(torch::Tensor x) { return at::leaky_relu_(x, 0.01); }
+constexpr fused::Slope kLeaky = 0.01f;
 
 class CspBottleneck : public ResidualBlock {
  public:
   explicit CspBottleneck(std::int64_t width)
-      : conv1_(register_module("conv1", std::make_shared<ConvNorm>(width, width, 1))),
-        conv2_(register_module("conv2", std::make_shared<ConvNorm>(width, width, 3, 1, kGroups))),
-        conv3_(register_module("conv3", std::make_shared<ConvNorm>(width, width, 1))) {}
+      : conv1_(*this, "conv1", {width, width, 1}),
+        conv2_(*this, "conv2", {width, width, 3, 1, kGroups}),
+        conv3_(*this, "conv3", {width, width, 1}) {}
 
   torch::Tensor forward(const torch::Tensor& x) override {
-    const torch::Tensor y = activate(conv2_->forward(activate(conv1_->forward(x))));
-    return activate(conv3_->forward(y).add_(x));
+    const torch::Tensor y = conv2_(conv1_(x, kLeaky), kLeaky);
+    return conv3_(y, kLeaky, x);
   }
-  torch::nn::BatchNorm2d last_norm() const override { return conv3_->norm(); }
+  torch::nn::BatchNorm2d last_norm() const override { return conv3_.norm(); }
 
  private:
-  std::shared_ptr<ConvNorm> conv1_, conv2_, conv3_;
+  ConvNorm conv1_, conv2_, conv3_;
 };
 
 // One half of the channels passes by the blocks (cross stage partial).
 class CspStage : public Layer {
  public:
   CspStage(std::int64_t in, std::int64_t out, std::int64_t stride, int depth) {
-    if (stride > 1) down_ = register_module("conv_down", std::make_shared<ConvNorm>(in, in, 3, stride, kGroups));
-    expand_ = register_module("conv_exp", std::make_shared<ConvNorm>(in, out, 1));
-    auto blocks = register_module("blocks", std::make_shared<Blocks>());
+    if (stride > 1) down_ = ConvNorm(*this, "conv_down", {in, in, 3, stride, kGroups});
+    expand_ = ConvNorm(*this, "conv_exp", {in, out, 1});
+    auto blocks = register_module("blocks", std::make_shared<Part>());
     for (int i = 0; i < depth; ++i) {
       blocks_.push_back(blocks->register_module(std::to_string(i), std::make_shared<CspBottleneck>(out / 2)));
     }
-    transition_b_ = register_module("conv_transition_b", std::make_shared<ConvNorm>(out / 2, out / 2, 1));
-    transition_ = register_module("conv_transition", std::make_shared<ConvNorm>(out, out, 1));
+    transition_b_ = ConvNorm(*this, "conv_transition_b", {out / 2, out / 2, 1});
+    transition_ = ConvNorm(*this, "conv_transition", {out, out, 1});
   }
 
   torch::Tensor forward(const torch::Tensor& x) override {
-    const torch::Tensor expanded = expand_->forward(down_ ? activate(down_->forward(x)) : x);
+    const torch::Tensor expanded = expand_(down_ ? down_(x, kLeaky) : x, kNothing);
     const std::vector<torch::Tensor> halves = expanded.chunk(2, 1);
-    torch::Tensor y = halves[1];
+    torch::Tensor y = halves[1].contiguous(expanded.suggest_memory_format());
     for (const auto& block : blocks_) y = cancellation_point(block->forward(y));
-    y = activate(transition_b_->forward(y));
-    return activate(transition_->forward(at::cat({halves[0], y}, 1)));
+    return transition_(at::cat({halves[0], transition_b_(y, kLeaky)}, 1), kLeaky);
   }
 
  private:
-  struct Blocks : torch::nn::Module {};  // names its blocks, nothing else
-  std::shared_ptr<ConvNorm> down_, expand_, transition_b_, transition_;
+  ConvNorm down_, expand_, transition_b_, transition_;
   std::vector<std::shared_ptr<CspBottleneck>> blocks_;
 };
 
@@ -65,7 +62,7 @@ class CspResNeXt50 : public Backbone {
  public:
   explicit CspResNeXt50(std::int64_t in_channels) {
     auto stem = register_module("stem", std::make_shared<Part>());
-    stem_ = stem->register_module("conv1", std::make_shared<ConvNorm>(in_channels, 64, 7, 2));
+    stem_ = ConvNorm(*stem, "conv1", {in_channels, 64, 7, 2});
     auto stages = register_module("stages", std::make_shared<Part>());
     constexpr std::array<int, 4> depths{3, 3, 5, 2};
     std::int64_t in = 64;
@@ -77,14 +74,13 @@ class CspResNeXt50 : public Backbone {
   }
 
   torch::Tensor forward(torch::Tensor x) override {
-    x = torch::max_pool2d(activate(stem_->forward(x)), 3, 2, 1);
+    x = torch::max_pool2d(stem_(x, kLeaky), 3, 2, 1);
     for (const auto& stage : stages_) x = stage->forward(x);
     return x;
   }
 
  private:
-  struct Part : torch::nn::Module {};  // names what is below it
-  std::shared_ptr<ConvNorm> stem_;
+  ConvNorm stem_;
   std::vector<std::shared_ptr<CspStage>> stages_;
 };
 

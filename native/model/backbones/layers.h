@@ -2,13 +2,20 @@
 #include <torch/nn/modules/batchnorm.h>
 #include <torch/nn/modules/conv.h>
 
+#include <string>
+
+#include "model/backbones/folded_conv.h"
+#include "model/fused/norm_act.h"
+
 namespace cellcam::model {
 
 // A convolution without bias and with "same" padding for odd kernels.
-inline torch::nn::Conv2d conv(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride = 1,
-                              std::int64_t groups = 1) {
-  return torch::nn::Conv2d(
-      torch::nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).groups(groups).bias(false));
+inline torch::nn::Conv2d conv(const ConvShape& shape) {
+  return torch::nn::Conv2d(torch::nn::Conv2dOptions(shape.in, shape.out, shape.kernel)
+                               .stride(shape.stride)
+                               .padding(shape.padding())
+                               .groups(shape.groups)
+                               .bias(false));
 }
 
 // A part of a backbone, from one tensor to one.
@@ -23,26 +30,47 @@ class ResidualBlock : public Layer {
   virtual torch::nn::BatchNorm2d last_norm() const = 0;
 };
 
-// A convolution and its batch norm, named `conv` and `bn`; the activation is its user's.
-class ConvNorm : public Layer {
- public:
-  ConvNorm(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride = 1, std::int64_t groups = 1);
-  torch::Tensor forward(const torch::Tensor& x) override { return bn_(conv_(x)); }
-  torch::nn::BatchNorm2d norm() const { return bn_; }
+// Only names what is below it.
+struct Part : torch::nn::Module {};
 
- private:
-  torch::nn::Conv2d conv_;
-  torch::nn::BatchNorm2d bn_;
-};
+// What follows a norm.
+constexpr fused::Slope kNothing = 1, kRelu = 0;
 
 // Squeeze-and-excitation (arXiv 1709.01507): channel weights from the spatial mean.
 class SqueezeExcite : public Layer {
  public:
   SqueezeExcite(std::int64_t channels, std::int64_t squeezed);
   torch::Tensor forward(const torch::Tensor& x) override;
+  fused::Excitation weights() const { return {fc1_->weight, fc1_->bias, fc2_->weight, fc2_->bias}; }
 
  private:
   torch::nn::Conv2d fc1_, fc2_;
+};
+
+// A convolution, its batch norm and an activation: what backbones are made of.
+// In predictions the norm is folded into the convolution.
+class ConvNorm {
+ public:
+  ConvNorm() = default;
+  // Registers both in `parent` by these names.
+  ConvNorm(torch::nn::Module& parent, const std::string& conv_name, const std::string& norm_name, const ConvShape& shape);
+  // Registers a part `name` in `parent` that holds both as `conv` and `bn`.
+  ConvNorm(torch::nn::Module& parent, const std::string& name, const ConvShape& shape);
+
+  explicit operator bool() const { return !conv_.is_empty(); }
+
+  // act(norm(conv(x)) + residual). `residual` may be undefined, and is used up where no gradients are wanted.
+  torch::Tensor operator()(const torch::Tensor& x, fused::Slope slope, const torch::Tensor& residual = {});
+
+  // relu(n * excitation(n) + residual) with n = norm(conv(x)); `residual` likewise.
+  torch::Tensor excited(const torch::Tensor& x, SqueezeExcite& excite, const torch::Tensor& residual);
+
+  torch::nn::BatchNorm2d norm() const { return norm_; }
+
+ private:
+  torch::nn::Conv2d conv_{nullptr};
+  torch::nn::BatchNorm2d norm_{nullptr};
+  std::shared_ptr<FoldedConv> folded_;
 };
 
 }  // namespace cellcam::model

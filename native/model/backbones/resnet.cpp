@@ -1,6 +1,5 @@
 // ResNet (arXiv 1512.03385), ResNeXt (1611.05431) and SE-ResNeXt (1709.01507), with timm's names of weights.
 #include <ATen/Functions.h>
-#include <torch/nn/modules/container/sequential.h>
 
 #include <array>
 
@@ -23,38 +22,28 @@ class Block : public ResidualBlock {
  protected:
   void add_downsample(std::int64_t in, std::int64_t out, std::int64_t stride) {
     if (in == out && stride == 1) return;
-    downsample_ = torch::nn::Sequential(conv(in, out, 1, stride), torch::nn::BatchNorm2d(out));
-    register_module("downsample", downsample_);
+    downsample_ = ConvNorm(*register_module("downsample", std::make_shared<Part>()), "0", "1", {in, out, 1, stride});
   }
-  torch::Tensor shortcut(const torch::Tensor& x) {
-    return downsample_.is_empty() ? x : downsample_->forward(x);
-  }
+  torch::Tensor shortcut(const torch::Tensor& x) { return downsample_ ? downsample_(x, kNothing) : x; }
 
  private:
-  torch::nn::Sequential downsample_{nullptr};
+  ConvNorm downsample_;
 };
 
 class BasicBlock : public Block {
  public:
   BasicBlock(std::int64_t in, std::int64_t planes, std::int64_t stride)
-      : conv1_(conv(in, planes, 3, stride)), bn1_(planes), conv2_(conv(planes, planes, 3)), bn2_(planes) {
-    register_module("conv1", conv1_);
-    register_module("bn1", bn1_);
-    register_module("conv2", conv2_);
-    register_module("bn2", bn2_);
+      : conv1_(*this, "conv1", "bn1", {in, planes, 3, stride}), conv2_(*this, "conv2", "bn2", {planes, planes, 3}) {
     add_downsample(in, planes, stride);
   }
   torch::Tensor forward(const torch::Tensor& x) override {
-    const torch::Tensor y = bn2_(conv2_(bn1_(conv1_(x)).relu_()));
-    return y.add_(shortcut(x)).relu_();
+    const torch::Tensor y = conv1_(x, kRelu);
+    return conv2_(y, kRelu, shortcut(x));
   }
-  torch::nn::BatchNorm2d last_norm() const override { return bn2_; }
+  torch::nn::BatchNorm2d last_norm() const override { return conv2_.norm(); }
 
  private:
-  torch::nn::Conv2d conv1_;
-  torch::nn::BatchNorm2d bn1_;
-  torch::nn::Conv2d conv2_;
-  torch::nn::BatchNorm2d bn2_;
+  ConvNorm conv1_, conv2_;
 };
 
 class Bottleneck : public Block {
@@ -63,53 +52,33 @@ class Bottleneck : public Block {
       : Bottleneck(config, in, planes * config.base_width / 64 * config.groups, planes * 4, stride) {}
 
   torch::Tensor forward(const torch::Tensor& x) override {
-    torch::Tensor y = bn1_(conv1_(x)).relu_();
-    y = bn2_(conv2_(y)).relu_();
-    y = bn3_(conv3_(y));
-    if (se_) y = se_->forward(y);
-    return y.add_(shortcut(x)).relu_();
+    const torch::Tensor y = conv2_(conv1_(x, kRelu), kRelu);
+    return se_ ? conv3_.excited(y, *se_, shortcut(x)) : conv3_(y, kRelu, shortcut(x));
   }
-  torch::nn::BatchNorm2d last_norm() const override { return bn3_; }
+  torch::nn::BatchNorm2d last_norm() const override { return conv3_.norm(); }
 
  private:
   Bottleneck(const ResNetConfig& config, std::int64_t in, std::int64_t width, std::int64_t out, std::int64_t stride)
-      : conv1_(conv(in, width, 1)),
-        bn1_(width),
-        conv2_(conv(width, width, 3, stride, config.groups)),
-        bn2_(width),
-        conv3_(conv(width, out, 1)),
-        bn3_(out) {
-    register_module("conv1", conv1_);
-    register_module("bn1", bn1_);
-    register_module("conv2", conv2_);
-    register_module("bn2", bn2_);
-    register_module("conv3", conv3_);
-    register_module("bn3", bn3_);
+      : conv1_(*this, "conv1", "bn1", {in, width, 1}),
+        conv2_(*this, "conv2", "bn2", {width, width, 3, stride, config.groups}),
+        conv3_(*this, "conv3", "bn3", {width, out, 1}) {
     if (config.squeeze_excite) se_ = register_module("se", std::make_shared<SqueezeExcite>(out, out / 16));
     add_downsample(in, out, stride);
   }
 
-  torch::nn::Conv2d conv1_;
-  torch::nn::BatchNorm2d bn1_;
-  torch::nn::Conv2d conv2_;
-  torch::nn::BatchNorm2d bn2_;
-  torch::nn::Conv2d conv3_;
-  torch::nn::BatchNorm2d bn3_;
+  ConvNorm conv1_, conv2_, conv3_;
   std::shared_ptr<SqueezeExcite> se_;
 };
 
 class ResNet : public Backbone {
  public:
-  ResNet(const ResNetConfig& config, std::int64_t in_channels) : stem_(conv(in_channels, 64, 7, 2)), bn_(64) {
-    register_module("conv1", stem_);
-    register_module("bn1", bn_);
+  ResNet(const ResNetConfig& config, std::int64_t in_channels) : stem_(*this, "conv1", "bn1", {in_channels, 64, 7, 2}) {
     std::int64_t in = 64;
     for (std::size_t stage = 0; stage < config.depths.size(); ++stage) in = add_stage(config, stage, in);
   }
 
   torch::Tensor forward(torch::Tensor x) override {
-    x = bn_(stem_(x)).relu_();
-    x = torch::max_pool2d(x, 3, 2, 1);
+    x = torch::max_pool2d(stem_(x, kRelu), 3, 2, 1);
     for (const auto& block : blocks_) x = cancellation_point(block->forward(x));
     return x;
   }
@@ -117,7 +86,7 @@ class ResNet : public Backbone {
  private:
   std::int64_t add_stage(const ResNetConfig& config, std::size_t stage, std::int64_t in) {
     const std::int64_t planes = std::int64_t{64} << stage;
-    auto layer = std::make_shared<Stage>();
+    auto layer = std::make_shared<Part>();
     for (int i = 0; i < config.depths[stage]; ++i) {
       const std::int64_t stride = i == 0 && stage > 0 ? 2 : 1;
       std::shared_ptr<Block> block;
@@ -133,9 +102,7 @@ class ResNet : public Backbone {
     return in;
   }
 
-  struct Stage : torch::nn::Module {};  // names its blocks, nothing else
-  torch::nn::Conv2d stem_;
-  torch::nn::BatchNorm2d bn_;
+  ConvNorm stem_;
   std::vector<std::shared_ptr<Block>> blocks_;
 };
 

@@ -1,0 +1,102 @@
+#include "model/backbones/folded_conv.h"
+
+#include <ATen/Functions.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+namespace cellcam::model {
+
+namespace {
+
+using Scalars = c10::List<std::optional<at::Scalar>>;
+using Text = std::optional<std::string_view>;
+using Bias = std::optional<at::Tensor>;
+
+// What torch.compile uses for frozen convolutions; absent from builds without oneDNN.
+struct OneDnn {
+  template <typename F>
+  using Op = std::optional<c10::TypedOperatorHandle<F>>;
+
+  Op<at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, std::int64_t, at::OptionalIntArrayRef)> pack;
+  Op<at::Tensor(const at::Tensor&, const at::Tensor&, const Bias&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, std::int64_t,
+                std::string_view, Scalars, Text)>
+      conv;
+  Op<at::Tensor&(at::Tensor&, const at::Tensor&, const at::Tensor&, const Bias&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
+                 std::int64_t, std::string_view, std::optional<at::Scalar>, Text, Scalars, Text)>
+      conv_add;
+
+  OneDnn() {
+    find("mkldnn::_reorder_convolution_weight", "", pack);
+    find("mkldnn::_convolution_pointwise", "", conv);
+    find("mkldnn::_convolution_pointwise_", "binary", conv_add);
+  }
+  explicit operator bool() const { return pack && conv && conv_add; }
+
+ private:
+  template <typename F>
+  static void find(const char* name, const char* overload, Op<F>& op) {
+    if (const auto found = c10::Dispatcher::singleton().findSchema({name, overload})) op = found->typed<F>();
+  }
+};
+
+const OneDnn& onednn() {
+  static const OneDnn ops;
+  return ops;
+}
+
+at::ScalarType arithmetic(const at::Tensor& weight) {
+  const at::DeviceType type = weight.device().type();
+  return at::autocast::is_autocast_enabled(type) ? at::autocast::get_autocast_dtype(type) : weight.scalar_type();
+}
+
+bool is_nhwc(const at::Tensor& x) { return x.is_contiguous(at::MemoryFormat::ChannelsLast); }
+
+}  // namespace
+
+at::Tensor FoldedConv::operator()(const at::Tensor& x_in, torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, float slope,
+                                  const at::Tensor& residual) {
+  const at::ScalarType dtype = arithmetic(conv.weight);
+  const at::Tensor x = x_in.to(dtype);
+  fold(conv, norm, dtype, x);
+  if (packed_.defined() && is_nhwc(x)) return by_onednn(x, slope, residual);
+  at::Tensor y = at::conv2d(x, weight_, bias_, shape_.stride, shape_.padding(), 1, shape_.groups);
+  if (residual.defined()) y.add_(residual);
+  if (slope == 1) return y;
+  return slope == 0 ? y.relu_() : at::leaky_relu_(y, slope);
+}
+
+void FoldedConv::fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype, const at::Tensor& x) {
+  std::vector<Source> now;
+  for (const at::Tensor* t : {&conv.weight, &norm.weight, &norm.bias, &norm.running_mean, &norm.running_var}) {
+    now.push_back({t->const_data_ptr(), t->is_inference() ? 0 : static_cast<std::int64_t>(t->_version())});
+  }
+  if (now == made_of_ && dtype == dtype_) return;
+  const at::Tensor scale = norm.weight.to(at::kDouble) / (norm.running_var.to(at::kDouble) + norm.options.eps()).sqrt();
+  weight_ = (conv.weight.to(at::kDouble) * scale.view({-1, 1, 1, 1})).to(dtype).contiguous(conv.weight.suggest_memory_format());
+  bias_ = (norm.bias.to(at::kDouble) - norm.running_mean * scale).to(dtype);
+  packed_ = at::Tensor();
+  if (onednn() && x.device().is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16) && is_nhwc(x)) {
+    const std::int64_t stride[] = {shape_.stride, shape_.stride}, padding[] = {shape_.padding(), shape_.padding()}, dilation[] = {1, 1};
+    packed_ = onednn().pack->call(weight_, padding, stride, dilation, shape_.groups, x.sizes());
+  }
+  made_of_ = std::move(now);
+  dtype_ = dtype;
+}
+
+at::Tensor FoldedConv::by_onednn(const at::Tensor& x, float slope, const at::Tensor& residual) const {
+  const std::int64_t stride[] = {shape_.stride, shape_.stride}, padding[] = {shape_.padding(), shape_.padding()}, dilation[] = {1, 1};
+  Scalars scalars;
+  if (!residual.defined()) {
+    if (slope != 0 && slope != 1) scalars.push_back(at::Scalar(slope));
+    const std::string_view act = slope == 1 ? "none" : slope == 0 ? "relu" : "leaky_relu";
+    return onednn().conv->call(x, packed_, bias_, padding, stride, dilation, shape_.groups, act, scalars, std::nullopt);
+  }
+  at::Tensor sum = residual.scalar_type() == x.scalar_type() && is_nhwc(residual) && residual.is_non_overlapping_and_dense()
+                       ? residual
+                       : residual.to(x.scalar_type(), false, true, at::MemoryFormat::ChannelsLast);
+  const Text act = slope == 0 ? Text("relu") : std::nullopt;  // the only one that it knows behind a sum
+  onednn().conv_add->call(sum, x, packed_, bias_, padding, stride, dilation, shape_.groups, "add", std::nullopt, act, scalars, std::nullopt);
+  return slope == 0 || slope == 1 ? sum : at::leaky_relu_(sum, slope);
+}
+
+}  // namespace cellcam::model

@@ -1,0 +1,43 @@
+#pragma once
+#include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/conv.h>
+
+#include <optional>
+#include <vector>
+
+namespace cellcam::model {
+
+struct ConvShape {
+  std::int64_t in, out, kernel, stride = 1, groups = 1;
+  std::int64_t padding() const { return kernel / 2; }
+};
+
+// A convolution whose weight and bias contain the batch norm behind it, made when it is first used and again when the weights or the
+// arithmetic have changed since. On the CPU oneDNN adds the residual and applies the activation as it writes. One thread at a time.
+class FoldedConv {
+ public:
+  explicit FoldedConv(const ConvShape& shape) : shape_(shape) {}
+
+  // act(norm(conv(x)) + residual) in evaluation mode, without gradients, in autocast's type where that is on. `slope` as in
+  // fused/rows.h; the result may lie in `residual`.
+  at::Tensor operator()(const at::Tensor& x, torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, float slope,
+                        const at::Tensor& residual);
+
+ private:
+  // What the weights were made of.
+  struct Source {
+    const void* data;
+    std::int64_t version;
+    bool operator==(const Source&) const = default;
+  };
+  void fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype, const at::Tensor& x);
+  at::Tensor by_onednn(const at::Tensor& x, float slope, const at::Tensor& residual) const;
+
+  ConvShape shape_;
+  std::vector<Source> made_of_;
+  at::ScalarType dtype_ = at::kFloat;
+  at::Tensor weight_, bias_;
+  at::Tensor packed_;  // the weight as oneDNN wants it; undefined where it does not take part
+};
+
+}  // namespace cellcam::model

@@ -1,0 +1,37 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <torch/nn/modules/batchnorm.h>
+
+#include "model/fused/rows.h"
+
+namespace cellcam::model::fused {
+
+// Batch norm and what follows it in one sweep forward and two backward, where LibTorch takes one or two for each operation: the time of
+// these goes into reading and writing. Statistics are summed in float64 over blocks of pixels. For float32 and bfloat16 tensors in NHWC
+// on the CPU; CELLCAM_FUSED_NORM=0 turns it off.
+
+// Whether the functions below take this tensor.
+bool fits(const at::Tensor& x);
+
+// act(norm(x) + residual) in training mode: the batch's own statistics, which move the running ones. `residual` may be undefined.
+at::Tensor norm_act(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, Slope slope, const at::Tensor& residual = {});
+
+// Weights (squeezed, channels, 1, 1) and (channels, squeezed, 1, 1) of a squeeze-and-excitation, and their biases.
+struct Excitation {
+  at::Tensor squeeze, squeeze_bias, expand, expand_bias;
+};
+
+// relu(n * excitation(mean of n over each image) + residual) with n = norm(x), in training mode.
+at::Tensor norm_excite(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, const Excitation& weights, const at::Tensor& residual);
+
+// x * excitation(mean of x over each image).
+at::Tensor excite(const at::Tensor& x, const Excitation& weights);
+
+// Without gradients: act(x * scale + shift + residual), scale and shift (B, C) float32; the result may lie in x.
+void scale_act_(at::Tensor& x, const at::Tensor& scale, const at::Tensor& residual, Slope slope);
+// (B, C) float32, the mean over each image.
+at::Tensor image_means(const at::Tensor& x);
+// (B, C) float32 channel weights of (B, C) means.
+at::Tensor channel_weights(const at::Tensor& means, const Excitation& weights);
+
+}  // namespace cellcam::model::fused

@@ -1,0 +1,37 @@
+#pragma once
+#include <cstdint>
+
+namespace cellcam::model::fused {
+
+// Loops over the pixels of NHWC tensors: `rows` pixels of `channels` values each, which lie one after the other. One set for each
+// type of values; per-channel arrays are float32.
+struct bf16 {
+  std::uint16_t bits;
+};
+
+// What is to become of a value v: v where v > 0, else slope * v. 1: nothing, 0: ReLU.
+using Slope = float;
+
+template <typename T>
+struct RowKernels {
+  // sum[c] += x - centre[c] and squares[c] += (x - centre[c])^2.
+  void (*moments)(const T* x, std::int64_t rows, std::int64_t channels, const float* centre, float* sum, float* squares);
+
+  // y = act(x * scale[c] + shift[c] + residual); `residual` may be null. y may be x or residual.
+  void (*apply)(const T* x, const T* residual, std::int64_t rows, std::int64_t channels, const float* scale, const float* shift,
+                Slope slope, T* y);
+
+  // With g = dy where y > 0, else slope * dy: sum[c] += g and products[c] += g * (x - centre[c]).
+  void (*gradient_moments)(const T* dy, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* centre,
+                           Slope slope, float* sum, float* products);
+
+  // dx = g * a[c] + x * b[c] + c[c]; g itself goes to `residual` unless that is null.
+  void (*gradient)(const T* dy, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* a, const float* b,
+                   const float* c, Slope slope, T* dx, T* residual);
+};
+
+// For this CPU.
+const RowKernels<float>& row_kernels(float);
+const RowKernels<bf16>& row_kernels(bf16);
+
+}  // namespace cellcam::model::fused

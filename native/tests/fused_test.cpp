@@ -1,0 +1,184 @@
+// Batch norm fused with what follows it, and folded into the convolution before it, against the plain operations in float64.
+#include <ATen/Functions.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+
+#include "check.h"
+#include "model/backbones/layers.h"
+#include "model/block_cache.h"
+#include "model/switches.h"
+#include "reference.h"
+
+namespace cellcam::tests {
+
+namespace {
+
+using model::fused::Excitation;
+using model::fused::Slope;
+
+constexpr std::int64_t kChannels = 35;  // no multiple of any vector
+
+// How far apart: of float32, and of bfloat16 with its 8 bits.
+double tolerance(at::ScalarType dtype) { return dtype == at::kFloat ? 2e-6 : 8e-3; }
+
+at::Tensor values(const std::string& key, at::IntArrayRef shape, at::ScalarType dtype, double offset = 0) {
+  const at::Tensor u = (uniforms(key, 1, shape) * 2 - 1 + offset).to(dtype);
+  return u.dim() == 4 ? u.contiguous(at::MemoryFormat::ChannelsLast) : u;
+}
+
+at::Tensor activated(const at::Tensor& x, Slope slope) { return at::where(x > 0, x, x * static_cast<double>(slope)); }
+
+at::Tensor excitation(const at::Tensor& x, const Excitation& w) {
+  const at::Tensor hidden = at::conv2d(x.mean({2, 3}, true), w.squeeze, w.squeeze_bias).relu();
+  return at::conv2d(hidden, w.expand, w.expand_bias).sigmoid();
+}
+
+// Tensors that get gradients, as given and in float64.
+struct Leaves {
+  std::vector<at::Tensor> own, exact;
+  std::pair<at::Tensor, at::Tensor> add(const at::Tensor& value) {
+    own.push_back(value.detach().requires_grad_());
+    exact.push_back(value.detach().to(at::kDouble).requires_grad_());
+    return {own.back(), exact.back()};
+  }
+  std::pair<Excitation, Excitation> add_excitation() {
+    const auto [a, a64] = add(values("squeeze", {4, kChannels, 1, 1}, at::kFloat));
+    const auto [b, b64] = add(values("squeeze_bias", {4}, at::kFloat));
+    const auto [c, c64] = add(values("expand", {kChannels, 4, 1, 1}, at::kFloat));
+    const auto [d, d64] = add(values("expand_bias", {kChannels}, at::kFloat));
+    return {{a, b, c, d}, {a64, b64, c64, d64}};
+  }
+  void check_gradients(double limit, const std::string& what) const {
+    for (std::size_t i = 0; i < own.size(); ++i) {
+      check_close(own[i].grad(), exact[i].grad(), limit, what + ", gradient " + std::to_string(i));
+    }
+  }
+};
+
+void check_outputs(const at::Tensor& own, const at::Tensor& exact, double limit, const std::string& what) {
+  const at::Tensor upstream = values("upstream", own.sizes(), own.scalar_type());
+  check(own.is_contiguous(at::MemoryFormat::ChannelsLast), what + ": not NHWC");
+  check_close(own, exact, limit, what);
+  own.backward(upstream);
+  exact.backward(upstream.to(at::kDouble));
+}
+
+torch::nn::BatchNorm2d norm_of(Leaves& leaves, std::vector<at::Tensor>& exact) {
+  torch::nn::BatchNorm2d norm(kChannels);
+  const auto [weight, weight64] = leaves.add(values("weight", {kChannels}, at::kFloat, 1.5));
+  const auto [bias, bias64] = leaves.add(values("bias", {kChannels}, at::kFloat));
+  norm->weight = weight;
+  norm->bias = bias;
+  exact = {weight64, bias64, at::zeros({kChannels}, at::kDouble), at::ones({kChannels}, at::kDouble)};
+  return norm;
+}
+
+at::Tensor exact_norm(const at::Tensor& x, const std::vector<at::Tensor>& n) {
+  return at::batch_norm(x, n[0], n[1], n[2], n[3], /*training=*/true, 0.1, 1e-5, false);
+}
+
+void norm_act_case(at::ScalarType dtype, Slope slope, bool with_residual, double offset) {
+  std::ostringstream what;
+  what << "norm_act " << dtype << " slope " << slope << (with_residual ? " + residual" : "") << " around " << offset;
+  Leaves leaves;
+  std::vector<at::Tensor> n;
+  auto norm = norm_of(leaves, n);
+  const auto [x, x64] = leaves.add(values("x", {3, kChannels, 9, 7}, dtype, offset));
+  at::Tensor residual, residual64;
+  if (with_residual) std::tie(residual, residual64) = leaves.add(values("residual", {3, kChannels, 9, 7}, dtype));
+  check(model::fused::fits(x), what.str() + ": is not taken");
+  const at::Tensor y = model::fused::norm_act(x, *norm, slope, residual);
+  at::Tensor sum = exact_norm(x64, n);
+  if (with_residual) sum = sum + residual64;
+  // Values of float32 around 1000 are known to 6e-5 only: that is what is left of their differences.
+  const double limit = offset == 0 ? tolerance(dtype) : 2e-4;
+  check_outputs(y, activated(sum, slope), limit, what.str());
+  leaves.check_gradients(dtype == at::kFloat ? 10 * limit : 2 * limit, what.str());
+  check_close(norm->running_mean, n[2], 1e-6, what.str() + ": running mean");
+  check_close(norm->running_var, n[3], 1e-5, what.str() + ": running variance");
+  check(norm->num_batches_tracked.item<std::int64_t>() == 1, what.str() + ": batches tracked");
+}
+
+const Register norm_act_cases("fused norms: outputs, gradients and running statistics", [] {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const Slope slope : {1.0f, 0.0f, 0.01f}) {
+      for (const bool residual : {false, true}) norm_act_case(dtype, slope, residual, 0);
+    }
+  }
+  norm_act_case(at::kFloat, 0, false, 1000);
+});
+
+const Register norm_excite_cases("fused norms with excitation: outputs, gradients and running statistics", [] {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const std::string what = dtype == at::kFloat ? "norm_excite float32" : "norm_excite bfloat16";
+    Leaves leaves;
+    std::vector<at::Tensor> n;
+    auto norm = norm_of(leaves, n);
+    const auto [x, x64] = leaves.add(values("x", {3, kChannels, 9, 7}, dtype));
+    const auto [residual, residual64] = leaves.add(values("residual", {3, kChannels, 9, 7}, dtype));
+    const auto [w, w64] = leaves.add_excitation();
+    const at::Tensor y = model::fused::norm_excite(x, *norm, w, residual);
+    const at::Tensor exact = exact_norm(x64, n);
+    check_outputs(y, (exact * excitation(exact, w64) + residual64).relu(), tolerance(dtype), what);
+    leaves.check_gradients(dtype == at::kFloat ? 2e-5 : 2e-2, what);
+    check_close(norm->running_mean, n[2], 1e-6, what + ": running mean");
+    check_close(norm->running_var, n[3], 1e-5, what + ": running variance");
+  }
+});
+
+const Register excite_cases("excitation alone: outputs and gradients", [] {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const std::string what = dtype == at::kFloat ? "excite float32" : "excite bfloat16";
+    Leaves leaves;
+    const auto [x, x64] = leaves.add(values("x", {3, kChannels, 9, 7}, dtype));
+    const auto [w, w64] = leaves.add_excitation();
+    check_outputs(model::fused::excite(x, w), x64 * excitation(x64, w64), tolerance(dtype), what);
+    leaves.check_gradients(dtype == at::kFloat ? 2e-5 : 2e-2, what);
+  }
+});
+
+const Register folded("a folded norm: every activation, with and without residual, and after the weights have changed", [] {
+  const at::NoGradGuard no_grad;
+  struct Whole : torch::nn::Module {} parent;
+  constexpr std::int64_t in = 32, out = 48;
+  model::ConvNorm layer(parent, "layer", {in, out, 3, 2, 4});
+  for (auto& p : parent.named_parameters()) p.value().copy_(state_tensor(p.key(), 1, p.value()));
+  for (auto& b : parent.named_buffers()) b.value().copy_(state_tensor(b.key(), 2, b.value()));
+  parent.eval();
+  const auto parameters = parent.named_parameters();
+  const auto buffers = parent.named_buffers();
+  const auto get = [](const auto& dict, const std::string& name) { return dict[name].to(at::kDouble); };
+  const at::Tensor x = values("x", {2, in, 10, 6}, at::kFloat), residual = values("residual", {2, out, 5, 3}, at::kFloat);
+  for (int round = 0; round < 2; ++round) {
+    const at::Tensor plain = at::batch_norm(at::conv2d(x.to(at::kDouble), get(parameters, "layer.conv.weight"), {}, 2, 1, 1, 4),
+                                            get(parameters, "layer.bn.weight"), get(parameters, "layer.bn.bias"),
+                                            get(buffers, "layer.bn.running_mean"), get(buffers, "layer.bn.running_var"), false, 0.1, 1e-5, false);
+    for (const Slope slope : {1.0f, 0.0f, 0.01f}) {
+      check_close(layer(x, slope), activated(plain, slope), 1e-6, "folded");
+      check_close(layer(x, slope, residual.clone(at::MemoryFormat::ChannelsLast)), activated(plain + residual, slope), 1e-6, "folded + residual");
+      check_close(layer(x.contiguous(), slope, residual.contiguous()), activated(plain + residual, slope), 1e-6, "folded, NCHW");
+    }
+    at::Tensor(parameters["layer.conv.weight"]).mul_(1.5);
+    at::Tensor(buffers["layer.bn.running_var"]).add_(1);
+  }
+});
+
+const Register blocks("large tensors' memory is used again while somebody wants that, and right in size", [] {
+  std::vector<void*> seen;
+  const model::BlockCache cache;
+  for (int i = 0; i < 3; ++i) {
+    const at::Tensor x = at::full({3000, 1000}, i, at::kFloat);
+    check(x.sum().item<double>() == 3e6 * i, "a block's contents");
+    seen.push_back(x.data_ptr());
+  }
+  if (model::switched_on("CELLCAM_BLOCK_CACHE")) check(seen[0] == seen[1] && seen[1] == seen[2], "a block was not used again");
+  at::Tensor grown = at::ones({100}, at::kFloat);
+  grown.resize_({400000}).fill_(2);
+  check(grown.sum().item<double>() == 800000, "a tensor that grew over the smallest block");
+});
+
+}  // namespace
+
+}  // namespace cellcam::tests
