@@ -28,7 +28,14 @@ for (const noise of ['numpy', 'opencv']) {
 }
 console.log('ms an image, all threads:', own.ms_per_image);
 if (backbone !== 'none') {
-  const { step_ms, augmentation_ms, share_of_step } = parsed(bench, ['augmentation', 'cpu', backbone, '12', '384', '2']); // 12 images: 36 want some 14 GB
+  const { step_ms, augmentation_ms, share_of_step } = parsed(bench, [
+    'augmentation',
+    'cpu',
+    backbone,
+    '12',
+    '384',
+    '2',
+  ]); // 12 images: 36 want some 14 GB
   console.log(
     `${augmentation_ms.toFixed(0)} ms of a step of ${step_ms.toFixed(0)} ms of ${backbone}: ${(100 * share_of_step).toFixed(1)} %`,
   );

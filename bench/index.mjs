@@ -1,0 +1,68 @@
+// Measures cellcam, beside what a user would run instead with --peer.
+// Usage: npm run bench -- [train|infer|cells|loader|dump|oof|all] [--device cpu|cuda] [--peer] [--json] [--python PYTHON] [--images FOLDER]
+//   of train and infer: [--backbone NAME] [--batch B] [--crop S] [--size S] [--steps N] [--rounds N] [--threads N] [--precision P] [--modes eager,tuned,compiled]
+import { spawnSync } from 'node:child_process';
+import { parseArgs } from 'node:util';
+import os from 'node:os';
+import path from 'node:path';
+import { measureNetwork } from './network.mjs';
+import { ROOT, show, start } from './report.mjs';
+
+const { values: o, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    device: { type: 'string', default: 'cpu' },
+    peer: { type: 'boolean', default: false },
+    json: { type: 'boolean', default: false },
+    python: { type: 'string', default: 'python3' },
+    images: { type: 'string' },
+    backbone: { type: 'string', default: 'seresnext50_32x4d' },
+    batch: { type: 'string' },
+    crop: { type: 'string' },
+    size: { type: 'string', default: '512' },
+    steps: { type: 'string', default: '3' },
+    rounds: { type: 'string', default: '5' },
+    threads: { type: 'string', default: String(os.availableParallelism()) },
+    precision: { type: 'string', default: 'auto' },
+    modes: { type: 'string', default: 'eager,tuned,compiled' },
+  },
+});
+
+const cuda = o.device !== 'cpu';
+const network = (what) =>
+  measureNetwork({
+    what,
+    ...o,
+    batch: o.batch ?? (cuda && what === 'train' ? '36' : '4'),
+    size: what === 'train' ? (o.crop ?? (cuda ? '384' : '192')) : o.size,
+    rounds: Number(o.rounds),
+    steps: Number(o.steps),
+    modes: o.peer ? o.modes.split(',') : [],
+  });
+
+/** A script of its own, which prints as this one does. */
+function script(name, ...more) {
+  const args = [path.join(ROOT, 'bench', name), ...more];
+  if (o.peer) args.push('--python', o.python);
+  if (o.json) args.push('--json');
+  const { status } = spawnSync(process.execPath, args, { stdio: 'inherit' });
+  if (status !== 0) throw new Error(`bench/${name} failed`);
+}
+
+const measures = {
+  train: () => network('train'),
+  infer: () => network('infer'),
+  cells: () => script('cam_intersection.mjs'),
+  oof: () => script('oof.mjs', '--backbone', o.backbone, '--device', o.device),
+  loader: () => script('loader.mjs'),
+  dump: () => script('dump.mjs', ...(o.images ? ['--images', o.images] : [])),
+};
+
+const asked = positionals.length === 0 || positionals.includes('all') ? Object.keys(measures) : positionals;
+const unknown = asked.find((name) => !(name in measures));
+if (unknown !== undefined) {
+  console.error(`Expected ${Object.keys(measures).join(', ')} or all but received '${unknown}'`);
+  process.exit(1);
+}
+start(o.json);
+for (const name of asked) show(await measures[name]());
