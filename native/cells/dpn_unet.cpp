@@ -15,8 +15,6 @@ namespace cellcam::cells {
 
 namespace {
 
-using model::Layer;
-
 constexpr double kNormEpsilon = 0.001;
 
 torch::nn::BatchNorm2d norm(std::int64_t channels) {
@@ -31,14 +29,14 @@ struct Paths {
 at::Tensor joined(const Paths& p) { return p.dense.defined() ? at::cat({p.residual, p.dense}, 1) : p.residual; }
 
 // Batch norm, ReLU, convolution.
-class NormReluConv : public Layer {
+class NormReluConv : public torch::nn::Module {
  public:
   NormReluConv(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride, std::int64_t groups)
       : bn_(norm(in)), conv_(model::conv({in, out, kernel, stride, groups})) {
     register_module("bn", bn_);
     register_module("conv", conv_);
   }
-  at::Tensor forward(const at::Tensor& x) override { return conv_(bn_(x).relu_()); }
+  at::Tensor forward(const at::Tensor& x) { return conv_(bn_(x).relu_()); }
 
  private:
   torch::nn::BatchNorm2d bn_;
@@ -124,7 +122,7 @@ class Stage : public torch::nn::Module {
   Paths forward(Paths x) {
     if (pool_) x = {at::max_pool2d(x.residual, 3, 2, 1), {}};
     for (const auto& block : blocks_) {
-      x = block->forward({model::cancellation_point(x.residual), x.dense});
+      x = block->forward({model::cancellation_point(x.residual).whole, x.dense});
     }
     return end_ ? Paths{end_->forward(x), {}} : x;
   }
@@ -200,7 +198,7 @@ at::Tensor DpnUnet::forward(const at::Tensor& images) {
   at::Tensor x = skips[4];
   for (int i = 0; i < 4; ++i) {
     const int d = 3 - i;  // the files number these two lists from opposite ends
-    x = apply_conv(*decoder_stages_[d], twice_as_large(model::cancellation_point(x))).relu_();
+    x = apply_conv(*decoder_stages_[d], twice_as_large(model::cancellation_point(x).whole)).relu_();
     x = apply_conv(*bottlenecks_[i], at::cat({x, skips[d]}, 1)).relu_();
   }
   x = apply_conv(*last_upsample_, twice_as_large(x)).relu_();

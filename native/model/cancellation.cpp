@@ -9,12 +9,12 @@ thread_local const CancelFlag* current = nullptr;
 CancellationScope::CancellationScope(const CancelFlag& flag) : outer_(current) { current = &flag; }
 CancellationScope::~CancellationScope() { current = outer_; }
 
-at::Tensor cancellation_point(at::Tensor x) {
+Views cancellation_point(const Views& x) {
   const CancelFlag* flag = current;
   if (flag == nullptr) return x;
   if (*flag) throw Cancelled();
-  if (x.requires_grad()) {
-    x.register_hook([flag](const at::Tensor&) {
+  if (x.whole.requires_grad()) {
+    x.whole.register_hook([flag](const at::Tensor&) {
       if (*flag) throw Cancelled();
     });
   }

@@ -1,8 +1,8 @@
 #pragma once
-#include <ATen/core/Tensor.h>
-
 #include <atomic>
 #include <exception>
+
+#include "model/views.h"
 
 namespace cellcam::model {
 
@@ -27,6 +27,6 @@ class CancellationScope {
 };
 
 // Returns x; throws Cancelled if this thread's flag is set, now or when the gradient comes back through x.
-at::Tensor cancellation_point(at::Tensor x);
+Views cancellation_point(const Views& x);
 
 }  // namespace cellcam::model

@@ -49,19 +49,21 @@ std::int64_t PuzzleCam::set_trainable(const std::string& prefix, bool trainable)
   return found;
 }
 
-at::Tensor PuzzleCam::activation_maps(const at::Tensor& images) {
-  at::Tensor features = features_->forward(to_memory_format(images));
-  if (dropout_ > 0) features = at::dropout(features, dropout_, is_training());
-  const at::Tensor maps = classifier_(features);
-  return maps.scalar_type() == at::kDouble ? maps : maps.to(at::kFloat);
+Views PuzzleCam::activation_maps(const Views& images) {
+  return features_->forward(images.map([&](const at::Tensor& view) { return to_memory_format(view); })).map([&](at::Tensor features) {
+    if (dropout_ > 0) features = at::dropout(features, dropout_, is_training());
+    const at::Tensor maps = classifier_(features);
+    return maps.scalar_type() == at::kDouble ? maps : maps.to(at::kFloat);
+  });
 }
 
 PuzzleOutput PuzzleCam::forward(const at::Tensor& images, bool tiled) {
+  const Views maps = activation_maps({images, tiled ? cut_tiles(images) : at::Tensor()});
   PuzzleOutput out;
-  out.maps = activation_maps(images);
+  out.maps = maps.whole;
   out.logits = out.maps.mean({2, 3});
   if (tiled) {
-    out.tiled_maps = merge_tiles(activation_maps(cut_tiles(images)));
+    out.tiled_maps = merge_tiles(maps.tiles);
     out.tiled_logits = out.tiled_maps.mean({2, 3});
   }
   return out;

@@ -41,7 +41,7 @@ class PuzzleCam : public torch::nn::Module {
   at::Tensor to_memory_format(const at::Tensor& images) const;
 
  private:
-  at::Tensor activation_maps(const at::Tensor& images);
+  Views activation_maps(const Views& images);
   at::MemoryFormat memory_format() const;
 
   const BackboneInfo& info_;

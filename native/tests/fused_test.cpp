@@ -8,6 +8,7 @@
 #include "check.h"
 #include "model/backbones/layers.h"
 #include "model/block_cache.h"
+#include "model/fused/joint.h"
 #include "model/switches.h"
 #include "reference.h"
 
@@ -88,8 +89,9 @@ void norm_act_case(at::ScalarType dtype, Slope slope, bool with_residual, double
   const auto [x, x64] = leaves.add(values("x", {3, kChannels, 9, 7}, dtype, offset));
   at::Tensor residual, residual64;
   if (with_residual) std::tie(residual, residual64) = leaves.add(values("residual", {3, kChannels, 9, 7}, dtype));
+  if (!model::switched_on("CELLCAM_FUSED_NORM")) throw Skipped("CELLCAM_FUSED_NORM=0");
   check(model::fused::fits(x), what.str() + ": is not taken");
-  const at::Tensor y = model::fused::norm_act(x, *norm, slope, residual);
+  const at::Tensor y = model::fused::norm_act(x, *norm, slope, residual).whole;
   at::Tensor sum = exact_norm(x64, n);
   if (with_residual) sum = sum + residual64;
   // Values of float32 around 1000 are known to 6e-5 only: that is what is left of their differences.
@@ -119,12 +121,59 @@ const Register norm_excite_cases("fused norms with excitation: outputs, gradient
     const auto [x, x64] = leaves.add(values("x", {3, kChannels, 9, 7}, dtype));
     const auto [residual, residual64] = leaves.add(values("residual", {3, kChannels, 9, 7}, dtype));
     const auto [w, w64] = leaves.add_excitation();
-    const at::Tensor y = model::fused::norm_excite(x, *norm, w, residual);
+    const at::Tensor y = model::fused::norm_excite(x, *norm, w, residual).whole;
     const at::Tensor exact = exact_norm(x64, n);
     check_outputs(y, (exact * excitation(exact, w64) + residual64).relu(), tolerance(dtype), what);
     leaves.check_gradients(dtype == at::kFloat ? 2e-5 : 2e-2, what);
     check_close(norm->running_mean, n[2], 1e-6, what + ": running mean");
     check_close(norm->running_var, n[3], 1e-5, what + ": running variance");
+  }
+});
+
+// Both views through a block of all fused operations: 1x1 convolution, norm, 3x3 convolution, norm and excitation, added to the input.
+void two_views_case(at::ScalarType dtype, std::int64_t width) {
+  using model::Views;
+  const std::string what = std::string(dtype == at::kFloat ? "float32" : "bfloat16") + " views of " + std::to_string(width) + " channels";
+  Leaves leaves;
+  std::vector<at::Tensor> n;
+  auto norm = norm_of(leaves, n);
+  const auto [w, w64] = leaves.add_excitation();
+  const auto [narrow, narrow64] = leaves.add(values("narrow", {width, kChannels, 1, 1}, dtype) / 6);
+  const auto [widen, widen64] = leaves.add(values("widen", {kChannels, width, 1, 1}, dtype) / std::sqrt(static_cast<double>(width)));
+  const auto [whole, whole64] = leaves.add(values("whole", {2, kChannels, 8, 6}, dtype));
+  const auto [tiles, tiles64] = leaves.add(values("tiles", {8, kChannels, 4, 3}, dtype));
+  const Views x(whole, tiles);
+  if (!model::switched_on("CELLCAM_JOINT_CONV")) throw Skipped("CELLCAM_JOINT_CONV=0");
+  check(model::fused::joins(x), what + ": are not taken");
+  const Views y = model::fused::excite(model::fused::joint_conv(model::fused::joint_conv(x, narrow), widen), w);
+  check(model::fused::joint_rows(y).is_alias_of(y.whole), what + ": lie apart");
+  const Views z = model::fused::norm_excite(model::fused::norm_act(y, *norm, 0, x), *norm, w, y);
+  std::vector<at::Tensor> exact;
+  for (const at::Tensor& view : {whole64, tiles64}) {
+    const at::Tensor v = at::conv2d(at::conv2d(view, narrow64), widen64);
+    exact.push_back(v * excitation(v, w64));
+  }
+  // Layer by layer: the running statistics move in this order.
+  const at::Tensor inner[] = {(exact_norm(exact[0], n) + whole64).relu(), (exact_norm(exact[1], n) + tiles64).relu()};
+  for (std::size_t i = 0; i < 2; ++i) {
+    const at::Tensor outer = exact_norm(inner[i], n);
+    exact[i] = (outer * excitation(outer, w64) + exact[i]).relu();
+  }
+  const double limit = dtype == at::kFloat ? 1e-5 : 3e-2;
+  const at::Tensor up = values("up", z.whole.sizes(), dtype), up_tiles = values("up_tiles", z.tiles.sizes(), dtype);
+  check_close(z.whole, exact[0], limit, what + ": whole");
+  check_close(z.tiles, exact[1], limit, what + ": tiles");
+  ((z.whole * up).sum() + (z.tiles * up_tiles).sum()).backward();
+  ((exact[0] * up).sum() + (exact[1] * up_tiles).sum()).backward();
+  leaves.check_gradients(dtype == at::kFloat ? 5e-5 : 8e-2, what);
+  check_close(norm->running_mean, n[2], dtype == at::kFloat ? 1e-5 : 1e-2, what + ": running mean");
+  check_close(norm->running_var, n[3], dtype == at::kFloat ? 1e-5 : 1e-2, what + ": running variance");
+}
+
+const Register two_views("two views at once: outputs, gradients and running statistics", [] {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    two_views_case(dtype, 40);
+    two_views_case(dtype, 15000);  // enough weights for the matrix product
   }
 });
 
@@ -134,7 +183,7 @@ const Register excite_cases("excitation alone: outputs and gradients", [] {
     Leaves leaves;
     const auto [x, x64] = leaves.add(values("x", {3, kChannels, 9, 7}, dtype));
     const auto [w, w64] = leaves.add_excitation();
-    check_outputs(model::fused::excite(x, w), x64 * excitation(x64, w64), tolerance(dtype), what);
+    check_outputs(model::fused::excite(x, w).whole, x64 * excitation(x64, w64), tolerance(dtype), what);
     leaves.check_gradients(dtype == at::kFloat ? 2e-5 : 2e-2, what);
   }
 });
@@ -156,9 +205,9 @@ const Register folded("a folded norm: every activation, with and without residua
                                             get(parameters, "layer.bn.weight"), get(parameters, "layer.bn.bias"),
                                             get(buffers, "layer.bn.running_mean"), get(buffers, "layer.bn.running_var"), false, 0.1, 1e-5, false);
     for (const Slope slope : {1.0f, 0.0f, 0.01f}) {
-      check_close(layer(x, slope), activated(plain, slope), 1e-6, "folded");
-      check_close(layer(x, slope, residual.clone(at::MemoryFormat::ChannelsLast)), activated(plain + residual, slope), 1e-6, "folded + residual");
-      check_close(layer(x.contiguous(), slope, residual.contiguous()), activated(plain + residual, slope), 1e-6, "folded, NCHW");
+      check_close(layer(x, slope).whole, activated(plain, slope), 1e-6, "folded");
+      check_close(layer(x, slope, residual.clone(at::MemoryFormat::ChannelsLast)).whole, activated(plain + residual, slope), 1e-6, "folded + residual");
+      check_close(layer(x.contiguous(), slope, residual.contiguous()).whole, activated(plain + residual, slope), 1e-6, "folded, NCHW");
     }
     at::Tensor(parameters["layer.conv.weight"]).mul_(1.5);
     at::Tensor(buffers["layer.bn.running_var"]).add_(1);

@@ -61,7 +61,7 @@ TrainingMemory training_memory(const BackboneInfo& info, std::int64_t batch, std
   TrainingMemory memory{0, 0};
   for (const at::Tensor& p : network->parameters()) memory.parameters += p.numel();
   const AllocationCounter kept;
-  const at::Tensor features = network->forward(image);
+  const Views features = network->forward(Views(image));
   const double passes = 2, float16 = 0.5;
   const double images = static_cast<double>(batch) * static_cast<double>(size * size) / (kProbe * kProbe);
   memory.bytes = kStateBytes * static_cast<double>(memory.parameters) +

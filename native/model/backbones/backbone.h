@@ -6,12 +6,14 @@
 #include <string>
 #include <vector>
 
+#include "model/views.h"
+
 namespace cellcam::model {
 
 // A convolutional network without pooling and head: (B, C, H, W) to (B, out_channels, ceil(H/stride), ceil(W/stride)).
 class Backbone : public torch::nn::Module {
  public:
-  virtual torch::Tensor forward(torch::Tensor images) = 0;
+  virtual Views forward(Views images) = 0;
 };
 
 // All that is known about one backbone.

@@ -21,8 +21,8 @@ class CspBottleneck : public ResidualBlock {
         conv2_(*this, "conv2", {width, width, 3, 1, kGroups}),
         conv3_(*this, "conv3", {width, width, 1}) {}
 
-  torch::Tensor forward(const torch::Tensor& x) override {
-    const torch::Tensor y = conv2_(conv1_(x, kLeaky), kLeaky);
+  Views forward(const Views& x) override {
+    const Views y = conv2_(conv1_(x, kLeaky), kLeaky);
     return conv3_(y, kLeaky, x);
   }
   torch::nn::BatchNorm2d last_norm() const override { return conv3_.norm(); }
@@ -45,12 +45,14 @@ class CspStage : public Layer {
     transition_ = ConvNorm(*this, "conv_transition", {out, out, 1});
   }
 
-  torch::Tensor forward(const torch::Tensor& x) override {
-    const torch::Tensor expanded = expand_(down_ ? down_(x, kLeaky) : x, kNothing);
-    const std::vector<torch::Tensor> halves = expanded.chunk(2, 1);
-    torch::Tensor y = halves[1].contiguous(expanded.suggest_memory_format());
+  Views forward(const Views& x) override {
+    const Views expanded = expand_(down_ ? down_(x, kLeaky) : x, kNothing);
+    const std::int64_t half = expanded.whole.size(1) / 2;
+    const Views passing = expanded.map([&](const torch::Tensor& view) { return view.narrow(1, 0, half); });
+    Views y = expanded.map([&](const torch::Tensor& view) { return view.narrow(1, half, half).contiguous(view.suggest_memory_format()); });
     for (const auto& block : blocks_) y = cancellation_point(block->forward(y));
-    return transition_(at::cat({halves[0], transition_b_(y, kLeaky)}, 1), kLeaky);
+    y = transition_b_(y, kLeaky);
+    return transition_({at::cat({passing.whole, y.whole}, 1), y.tiles.defined() ? at::cat({passing.tiles, y.tiles}, 1) : at::Tensor()}, kLeaky);
   }
 
  private:
@@ -73,8 +75,8 @@ class CspResNeXt50 : public Backbone {
     }
   }
 
-  torch::Tensor forward(torch::Tensor x) override {
-    x = torch::max_pool2d(stem_(x, kLeaky), 3, 2, 1);
+  Views forward(Views x) override {
+    x = stem_(x, kLeaky).map([](const torch::Tensor& view) { return torch::max_pool2d(view, 3, 2, 1); });
     for (const auto& stage : stages_) x = stage->forward(x);
     return x;
   }

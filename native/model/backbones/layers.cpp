@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include "model/fused/joint.h"
 #include "model/switches.h"
 
 namespace cellcam::model {
@@ -18,6 +19,13 @@ bool folds(const torch::nn::BatchNorm2d& norm) {
   return on && !norm->is_training() && !at::GradMode::is_enabled();
 }
 
+// f of each view and what belongs to it, which may be undefined.
+template <typename F>
+Views each(const Views& x, const Views& other, F f) {
+  torch::Tensor first = f(x.whole, other.whole);
+  return {std::move(first), x.tiles.defined() ? f(x.tiles, other.tiles) : torch::Tensor()};
+}
+
 torch::nn::Module& part(torch::nn::Module& parent, const std::string& name) {
   return *parent.register_module(name, std::make_shared<Part>());
 }
@@ -30,10 +38,12 @@ SqueezeExcite::SqueezeExcite(std::int64_t channels, std::int64_t squeezed)
   register_module("fc2", fc2_);
 }
 
-torch::Tensor SqueezeExcite::forward(const torch::Tensor& x) {
+Views SqueezeExcite::forward(const Views& x) {
   if (fused::fits(x)) return fused::excite(x, weights());
-  const torch::Tensor squeezed = fc1_(x.mean({2, 3}, /*keepdim=*/true)).relu_();
-  return x * fc2_(squeezed).sigmoid();
+  return x.map([&](const torch::Tensor& view) {
+    const torch::Tensor squeezed = fc1_(view.mean({2, 3}, /*keepdim=*/true)).relu_();
+    return view * fc2_(squeezed).sigmoid();
+  });
 }
 
 ConvNorm::ConvNorm(torch::nn::Module& parent, const std::string& conv_name, const std::string& norm_name, const ConvShape& shape)
@@ -45,24 +55,34 @@ ConvNorm::ConvNorm(torch::nn::Module& parent, const std::string& conv_name, cons
 ConvNorm::ConvNorm(torch::nn::Module& parent, const std::string& name, const ConvShape& shape)
     : ConvNorm(part(parent, name), "conv", "bn", shape) {}
 
-torch::Tensor ConvNorm::operator()(const torch::Tensor& x, fused::Slope slope, const torch::Tensor& residual) {
-  if (folds(norm_)) return (*folded_)(x, *conv_, *norm_, slope, residual);
-  torch::Tensor y = conv_->forward(x);
-  if (norm_->is_training() && fused::fits(y)) return fused::norm_act(y, *norm_, slope, residual);
-  y = norm_->forward(y);
-  return activate_(residual.defined() ? y.add_(residual) : y, slope);
+Views ConvNorm::convolve(const Views& x) {
+  const bool joins = conv_->options.kernel_size()->at(0) == 1 && conv_->options.stride()->at(0) == 1 && fused::joins(x);
+  return joins ? fused::joint_conv(x, conv_->weight) : x.map([&](const torch::Tensor& view) { return conv_->forward(view); });
 }
 
-torch::Tensor ConvNorm::excited(const torch::Tensor& x, SqueezeExcite& excite, const torch::Tensor& residual) {
+Views ConvNorm::operator()(const Views& x, fused::Slope slope, const Views& residual) {
+  if (folds(norm_)) return each(x, residual, [&](const auto& view, const auto& added) { return (*folded_)(view, *conv_, *norm_, slope, added); });
+  const Views y = convolve(x);
+  if (norm_->is_training() && fused::fits(y)) return fused::norm_act(y, *norm_, slope, residual);
+  return each(y, residual, [&](const auto& view, const auto& added) {
+    const torch::Tensor n = norm_->forward(view);
+    return activate_(added.defined() ? n.add_(added) : n, slope);
+  });
+}
+
+Views ConvNorm::excited(const Views& x, SqueezeExcite& excite, const Views& residual) {
   if (folds(norm_)) {
-    torch::Tensor y = (*folded_)(x, *conv_, *norm_, kNothing, {});
-    if (!fused::fits(y) || !fused::fits(residual)) return excite.forward(y).add_(residual).relu_();
-    fused::scale_act_(y, fused::channel_weights(fused::image_means(y), excite.weights()), residual, kRelu);
-    return y;
+    return each(x, residual, [&](const auto& view, const auto& added) {
+      torch::Tensor y = (*folded_)(view, *conv_, *norm_, kNothing, {});
+      if (!fused::fits(y) || !fused::fits(added)) return excite.forward(y).whole.add_(added).relu_();
+      fused::scale_act_(y, fused::channel_weights(fused::image_means(y), excite.weights()), added, kRelu);
+      return y;
+    });
   }
-  const torch::Tensor y = conv_->forward(x);
-  if (norm_->is_training() && fused::fits(y)) return fused::norm_excite(y, *norm_, excite.weights(), residual);
-  return excite.forward(norm_->forward(y)).add_(residual).relu_();
+  const Views y = convolve(x);
+  if (norm_->is_training() && fused::fits(y) && fused::fits(residual)) return fused::norm_excite(y, *norm_, excite.weights(), residual);
+  const Views weighted = excite.forward(y.map([&](const torch::Tensor& view) { return norm_->forward(view); }));
+  return each(weighted, residual, [](const torch::Tensor& view, const torch::Tensor& added) { return view.add(added).relu_(); });
 }
 
 }  // namespace cellcam::model

@@ -18,10 +18,10 @@ inline torch::nn::Conv2d conv(const ConvShape& shape) {
                                .bias(false));
 }
 
-// A part of a backbone, from one tensor to one.
+// A part of a backbone.
 class Layer : public torch::nn::Module {
  public:
-  virtual torch::Tensor forward(const torch::Tensor& x) = 0;
+  virtual Views forward(const Views& x) = 0;
 };
 
 // A block whose output is added to its input. Starting the last norm at zero makes it begin as the identity (arXiv 1706.02677).
@@ -40,7 +40,7 @@ constexpr fused::Slope kNothing = 1, kRelu = 0;
 class SqueezeExcite : public Layer {
  public:
   SqueezeExcite(std::int64_t channels, std::int64_t squeezed);
-  torch::Tensor forward(const torch::Tensor& x) override;
+  Views forward(const Views& x) override;
   fused::Excitation weights() const { return {fc1_->weight, fc1_->bias, fc2_->weight, fc2_->bias}; }
 
  private:
@@ -60,14 +60,16 @@ class ConvNorm {
   explicit operator bool() const { return !conv_.is_empty(); }
 
   // act(norm(conv(x)) + residual). `residual` may be undefined, and is used up where no gradients are wanted.
-  torch::Tensor operator()(const torch::Tensor& x, fused::Slope slope, const torch::Tensor& residual = {});
+  Views operator()(const Views& x, fused::Slope slope, const Views& residual = {});
 
   // relu(n * excitation(n) + residual) with n = norm(conv(x)); `residual` likewise.
-  torch::Tensor excited(const torch::Tensor& x, SqueezeExcite& excite, const torch::Tensor& residual);
+  Views excited(const Views& x, SqueezeExcite& excite, const Views& residual);
 
   torch::nn::BatchNorm2d norm() const { return norm_; }
 
  private:
+  Views convolve(const Views& x);
+
   torch::nn::Conv2d conv_{nullptr};
   torch::nn::BatchNorm2d norm_{nullptr};
   std::shared_ptr<FoldedConv> folded_;

@@ -28,8 +28,8 @@ class RegNetBlock : public ResidualBlock {
     if (in != out || stride != 1) downsample_ = ConvNorm(*this, "downsample", {in, out, 1, stride});
   }
 
-  torch::Tensor forward(const torch::Tensor& x) override {
-    const torch::Tensor y = se_->forward(conv2_(conv1_(x, kRelu), kRelu));
+  Views forward(const Views& x) override {
+    const Views y = se_->forward(conv2_(conv1_(x, kRelu), kRelu));
     return conv3_(y, kRelu, downsample_ ? downsample_(x, kNothing) : x);
   }
   torch::nn::BatchNorm2d last_norm() const override { return conv3_.norm(); }
@@ -55,7 +55,7 @@ class RegNet : public Backbone {
     }
   }
 
-  torch::Tensor forward(torch::Tensor x) override {
+  Views forward(Views x) override {
     x = stem_(x, kRelu);
     for (const auto& block : blocks_) x = cancellation_point(block->forward(x));
     return x;

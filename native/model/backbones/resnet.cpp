@@ -24,7 +24,7 @@ class Block : public ResidualBlock {
     if (in == out && stride == 1) return;
     downsample_ = ConvNorm(*register_module("downsample", std::make_shared<Part>()), "0", "1", {in, out, 1, stride});
   }
-  torch::Tensor shortcut(const torch::Tensor& x) { return downsample_ ? downsample_(x, kNothing) : x; }
+  Views shortcut(const Views& x) { return downsample_ ? downsample_(x, kNothing) : x; }
 
  private:
   ConvNorm downsample_;
@@ -36,8 +36,8 @@ class BasicBlock : public Block {
       : conv1_(*this, "conv1", "bn1", {in, planes, 3, stride}), conv2_(*this, "conv2", "bn2", {planes, planes, 3}) {
     add_downsample(in, planes, stride);
   }
-  torch::Tensor forward(const torch::Tensor& x) override {
-    const torch::Tensor y = conv1_(x, kRelu);
+  Views forward(const Views& x) override {
+    const Views y = conv1_(x, kRelu);
     return conv2_(y, kRelu, shortcut(x));
   }
   torch::nn::BatchNorm2d last_norm() const override { return conv2_.norm(); }
@@ -51,8 +51,8 @@ class Bottleneck : public Block {
   Bottleneck(const ResNetConfig& config, std::int64_t in, std::int64_t planes, std::int64_t stride)
       : Bottleneck(config, in, planes * config.base_width / 64 * config.groups, planes * 4, stride) {}
 
-  torch::Tensor forward(const torch::Tensor& x) override {
-    const torch::Tensor y = conv2_(conv1_(x, kRelu), kRelu);
+  Views forward(const Views& x) override {
+    const Views y = conv2_(conv1_(x, kRelu), kRelu);
     return se_ ? conv3_.excited(y, *se_, shortcut(x)) : conv3_(y, kRelu, shortcut(x));
   }
   torch::nn::BatchNorm2d last_norm() const override { return conv3_.norm(); }
@@ -77,8 +77,8 @@ class ResNet : public Backbone {
     for (std::size_t stage = 0; stage < config.depths.size(); ++stage) in = add_stage(config, stage, in);
   }
 
-  torch::Tensor forward(torch::Tensor x) override {
-    x = torch::max_pool2d(stem_(x, kRelu), 3, 2, 1);
+  Views forward(Views x) override {
+    x = stem_(x, kRelu).map([](const torch::Tensor& view) { return torch::max_pool2d(view, 3, 2, 1); });
     for (const auto& block : blocks_) x = cancellation_point(block->forward(x));
     return x;
   }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "model/fused/joint.h"
 #include "model/switches.h"
 
 namespace cellcam::model::fused {
@@ -44,8 +45,6 @@ T* data(const at::Tensor& x) {
 }
 
 const float* floats(const at::Tensor& x) { return x.const_data_ptr<float>(); }
-
-at::Tensor like(const at::Tensor& x) { return at::empty_like(x, x.options(), kNhwc); }
 
 // Calls f(image, first row, rows) for stretches of rows within one image, in parallel.
 template <typename F>
@@ -221,36 +220,72 @@ struct NormGradient {
   }
 };
 
+// Undefined tensors do not go through autograd; absent ones do.
+using Maybe = std::optional<at::Tensor>;
+Maybe maybe(const at::Tensor& x) { return x.defined() ? Maybe(x) : std::nullopt; }
+
+variable_list to_list(const Views& x) { return x.tiles.defined() ? variable_list{x.whole, x.tiles} : variable_list{x.whole}; }
+Views to_views(const variable_list& list) { return {list[0], list.size() > 1 ? list[1] : at::Tensor()}; }
+Views nhwc(const variable_list& gradients) {
+  return to_views(gradients).map([](const at::Tensor& g) { return g.contiguous(kNhwc); });
+}
+
+// What a function saved: first what belongs to all views, then the same number of tensors for each view.
+class Saved {
+ public:
+  Saved(AutogradContext* ctx, std::size_t common, std::size_t each) : list_(ctx->get_saved_variables()), common_(common), each_(each) {}
+  std::size_t views() const { return (list_.size() - common_) / each_; }
+  const at::Tensor& common(std::size_t i) const { return list_[i]; }
+  const at::Tensor& of(std::size_t view, std::size_t i) const { return list_[common_ + view * each_ + i]; }
+  Views views_of(std::size_t i) const { return {of(0, i), views() > 1 ? of(1, i) : at::Tensor()}; }
+
+ private:
+  variable_list list_;
+  std::size_t common_, each_;
+};
+
+void add_to(at::Tensor& sum, const at::Tensor& term) { sum = sum.defined() ? sum.add_(term) : term; }
+
 struct NormAct : torch::autograd::Function<NormAct> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& /*bias*/,
-                            const std::optional<at::Tensor>& residual, torch::nn::BatchNorm2dImpl* norm, double slope) {
-    const BatchNorm batch(x, Shape(x).whole(), *norm);
-    const at::Tensor y = like(x);
-    scale_act(x, residual.value_or(at::Tensor()), batch.scale, batch.shift, static_cast<Slope>(slope), y);
-    // Where nothing is cut off the sign of the output does not matter.
-    ctx->save_for_backward({x, slope == 1 ? x : y, weight, batch.statistics});
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const Maybe& tiles, const at::Tensor& weight,
+                               const at::Tensor& /*bias*/, const Maybe& residual, const Maybe& residual_of_tiles,
+                               torch::nn::BatchNorm2dImpl* norm, double slope) {
+    const variable_list x = to_list({whole, tiles.value_or(at::Tensor())}), y = to_list(joint_like(to_views(x)));
+    const Maybe* residuals[] = {&residual, &residual_of_tiles};
+    variable_list saved{weight};
+    for (std::size_t v = 0; v < x.size(); ++v) {
+      const BatchNorm batch(x[v], Shape(x[v]).whole(), *norm);
+      scale_act(x[v], residuals[v]->value_or(at::Tensor()), batch.scale, batch.shift, static_cast<Slope>(slope), y[v]);
+      // Where nothing is cut off the sign of the output does not matter.
+      saved.insert(saved.end(), {x[v], slope == 1 ? x[v] : y[v], batch.statistics});
+    }
+    ctx->save_for_backward(saved);
     ctx->saved_data["slope"] = slope;
     ctx->saved_data["residual"] = residual.has_value();
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &y = saved[1], &statistics = saved[3];
+    const Saved saved(ctx, 1, 3);
     const auto slope = static_cast<Slope>(ctx->saved_data["slope"].toDouble());
     const bool added = ctx->saved_data["residual"].toBool();
-    const at::Tensor dy = gradients[0].contiguous(kNhwc), dx = like(x);
-    const at::Tensor residual = added ? slope == 1 ? dy : like(x) : at::Tensor();
-    const ImageSums sums = gradient_sums(dy, y, x, Shape(x).whole(), floats(statistics), slope);
-    const NormGradient norm(sums.sum, sums.other, saved[2].detach(), statistics, static_cast<double>(Shape(x).rows()));
-    GradientFactors f(norm.a.size());
-    for (std::size_t i = 0; i < norm.a.size(); ++i) {
-      f.a[i] = static_cast<float>(norm.a[i]);
-      f.b[i] = static_cast<float>(norm.b[i]);
-      f.c[i] = static_cast<float>(norm.c[i]);
+    const Views dy = nhwc(gradients), dx = joint_like(saved.views_of(0)), residual = !added ? Views() : slope == 1 ? dy : joint_like(dx);
+    at::Tensor weight, bias;
+    for (std::size_t v = 0; v < saved.views(); ++v) {
+      const at::Tensor &x = saved.of(v, 0), &y = saved.of(v, 1), &statistics = saved.of(v, 2), &up = v == 0 ? dy.whole : dy.tiles;
+      const ImageSums sums = gradient_sums(up, y, x, Shape(x).whole(), floats(statistics), slope);
+      const NormGradient norm(sums.sum, sums.other, saved.common(0).detach(), statistics, static_cast<double>(Shape(x).rows()));
+      GradientFactors f(norm.a.size());
+      for (std::size_t i = 0; i < norm.a.size(); ++i) {
+        f.a[i] = static_cast<float>(norm.a[i]);
+        f.b[i] = static_cast<float>(norm.b[i]);
+        f.c[i] = static_cast<float>(norm.c[i]);
+      }
+      gradient(up, y, x, f, slope, v == 0 ? dx.whole : dx.tiles, slope == 1 ? at::Tensor() : v == 0 ? residual.whole : residual.tiles);
+      add_to(weight, norm.weight);
+      add_to(bias, norm.bias);
     }
-    gradient(dy, y, x, f, slope, dx, slope == 1 ? at::Tensor() : residual);
-    return {dx, norm.weight, norm.bias, residual, {}, {}};
+    return {dx.whole, dx.tiles, weight, bias, residual.whole, residual.tiles, {}, {}};
   }
 };
 
@@ -267,6 +302,13 @@ struct Excited {
 
   struct Gradient {
     at::Tensor means, squeeze, squeeze_bias, expand, expand_bias;
+    // The weights' gradients are sums over views.
+    void add(const Gradient& other) {
+      add_to(squeeze, other.squeeze);
+      add_to(squeeze_bias, other.squeeze_bias);
+      add_to(expand, other.expand);
+      add_to(expand_bias, other.expand_bias);
+    }
   };
   Gradient backward(const at::Tensor& of_weights, const at::Tensor& squeeze, const at::Tensor& expand) const {
     const at::Tensor dz = of_weights * weights * (1 - weights);
@@ -290,86 +332,108 @@ at::Tensor by_image(const Shape& s, const F& f) {
 }
 
 struct NormExcite : torch::autograd::Function<NormExcite> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                            const at::Tensor& residual, const at::Tensor& squeeze, const at::Tensor& squeeze_bias,
-                            const at::Tensor& expand, const at::Tensor& expand_bias, torch::nn::BatchNorm2dImpl* norm) {
-    const Shape s(x);
-    const BatchNorm batch(x, s, *norm);
-    const float* shift = floats(bias);
-    const at::Tensor offset = by_image(s, [&](std::size_t i, std::size_t) { return batch.image_offset[i]; });
-    const at::Tensor means = by_image(s, [&](std::size_t i, std::size_t c) { return batch.image_offset[i] * batch.scale[c] + shift[c]; });
-    const Excited e(means, detached({squeeze, squeeze_bias, expand, expand_bias}));
-    const float* w = floats(e.weights);
-    Factors scales(batch.image_offset.size()), shifts(batch.image_offset.size());
-    for (std::size_t i = 0; i < scales.size(); ++i) {
-      scales[i] = batch.scale[i % batch.scale.size()] * w[i];
-      shifts[i] = batch.shift[i % batch.shift.size()] * w[i];
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const Maybe& tiles, const at::Tensor& weight,
+                               const at::Tensor& bias, const at::Tensor& residual, const Maybe& residual_of_tiles,
+                               const at::Tensor& squeeze, const at::Tensor& squeeze_bias, const at::Tensor& expand,
+                               const at::Tensor& expand_bias, torch::nn::BatchNorm2dImpl* norm) {
+    const variable_list x = to_list({whole, tiles.value_or(at::Tensor())}), y = to_list(joint_like(to_views(x)));
+    variable_list saved{weight, bias, squeeze, expand};
+    for (std::size_t v = 0; v < x.size(); ++v) {
+      const Shape s(x[v]);
+      const BatchNorm batch(x[v], s, *norm);
+      const float* shift = floats(bias);
+      const at::Tensor offset = by_image(s, [&](std::size_t i, std::size_t) { return batch.image_offset[i]; });
+      const at::Tensor means = by_image(s, [&](std::size_t i, std::size_t c) { return batch.image_offset[i] * batch.scale[c] + shift[c]; });
+      const Excited e(means, detached({squeeze, squeeze_bias, expand, expand_bias}));
+      const float* w = floats(e.weights);
+      Factors scales(batch.image_offset.size()), shifts(scales.size());
+      for (std::size_t i = 0; i < scales.size(); ++i) {
+        scales[i] = batch.scale[i % batch.scale.size()] * w[i];
+        shifts[i] = batch.shift[i % batch.shift.size()] * w[i];
+      }
+      scale_act(x[v], v == 0 ? residual : *residual_of_tiles, scales, shifts, 0, y[v]);
+      saved.insert(saved.end(), {x[v], y[v], batch.statistics, offset, e.means, e.hidden, e.weights});
     }
-    const at::Tensor y = like(x);
-    scale_act(x, residual, scales, shifts, 0, y);
-    ctx->save_for_backward({x, y, weight, bias, squeeze, expand, batch.statistics, offset, e.means, e.hidden, e.weights});
+    ctx->save_for_backward(saved);
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &y = saved[1], &statistics = saved[6];
-    const Excited e(saved[8], saved[9], saved[10]);
-    const Shape s(x);
-    const at::Tensor dy = gradients[0].contiguous(kNhwc), dx = like(x), residual = like(x);
-    const ImageSums sums = gradient_sums(dy, y, x, s, floats(statistics), 0);
-    // The output is relu(n w + residual) with n = weight (x - mean) / deviation + bias; w depends on the image's mean of n.
-    const float *weight = floats(saved[2]), *bias = floats(saved[3]), *inverse = floats(statistics) + s.channels;
-    const at::Tensor of_weights = by_image(s, [&](std::size_t i, std::size_t c) {
-      return sums.other[i] * weight[c] * inverse[c] + sums.sum[i] * bias[c];
-    });
-    const Excited::Gradient g = e.backward(of_weights, saved[4].detach(), saved[5].detach());
-    const float *w = floats(e.weights), *of_means = floats(g.means), *offset = floats(saved[7]);
-    std::vector<double> sum(sums.sum.size()), products(sums.sum.size());
-    for (std::size_t i = 0; i < sum.size(); ++i) {
-      sum[i] = sums.sum[i] * w[i] + of_means[i];
-      products[i] = sums.other[i] * w[i] + static_cast<double>(of_means[i]) * offset[i];
+    const Saved saved(ctx, 4, 7);
+    const Views dy = nhwc(gradients), dx = joint_like(saved.views_of(0)), residual = joint_like(dx);
+    at::Tensor weight, bias;
+    Excited::Gradient all;
+    for (std::size_t v = 0; v < saved.views(); ++v) {
+      const at::Tensor &x = saved.of(v, 0), &y = saved.of(v, 1), &statistics = saved.of(v, 2), &up = v == 0 ? dy.whole : dy.tiles;
+      const Excited e(saved.of(v, 4), saved.of(v, 5), saved.of(v, 6));
+      const Shape s(x);
+      const ImageSums sums = gradient_sums(up, y, x, s, floats(statistics), 0);
+      // The output is relu(n w + residual) with n = scale (x - mean) / deviation + shift; w depends on the image's mean of n.
+      const float *scale = floats(saved.common(0)), *shift = floats(saved.common(1)), *inverse = floats(statistics) + s.channels;
+      const at::Tensor of_weights = by_image(s, [&](std::size_t i, std::size_t c) {
+        return sums.other[i] * scale[c] * inverse[c] + sums.sum[i] * shift[c];
+      });
+      const Excited::Gradient g = e.backward(of_weights, saved.common(2).detach(), saved.common(3).detach());
+      const float *w = floats(e.weights), *of_means = floats(g.means), *offset = floats(saved.of(v, 3));
+      std::vector<double> sum(sums.sum.size()), products(sums.sum.size());
+      for (std::size_t i = 0; i < sum.size(); ++i) {
+        sum[i] = sums.sum[i] * w[i] + of_means[i];
+        products[i] = sums.other[i] * w[i] + static_cast<double>(of_means[i]) * offset[i];
+      }
+      const NormGradient norm(over_images(sum, s), over_images(products, s), saved.common(0).detach(), statistics,
+                              static_cast<double>(s.rows()));
+      GradientFactors f(sum.size());
+      for (std::size_t i = 0; i < sum.size(); ++i) {
+        const std::size_t c = i % norm.a.size();
+        f.a[i] = static_cast<float>(norm.a[c] * w[i]);
+        f.b[i] = static_cast<float>(norm.b[c]);
+        f.c[i] = static_cast<float>(norm.c[c] + norm.a[c] * of_means[i] / static_cast<double>(s.pixels));
+      }
+      gradient(up, y, x, f, 0, v == 0 ? dx.whole : dx.tiles, v == 0 ? residual.whole : residual.tiles);
+      add_to(weight, norm.weight);
+      add_to(bias, norm.bias);
+      all.add(g);
     }
-    const NormGradient norm(over_images(sum, s), over_images(products, s), saved[2].detach(), statistics, static_cast<double>(s.rows()));
-    GradientFactors f(sum.size());
-    for (std::size_t i = 0; i < sum.size(); ++i) {
-      const std::size_t c = i % norm.a.size();
-      f.a[i] = static_cast<float>(norm.a[c] * w[i]);
-      f.b[i] = static_cast<float>(norm.b[c]);
-      f.c[i] = static_cast<float>(norm.c[c] + norm.a[c] * of_means[i] / static_cast<double>(s.pixels));
-    }
-    gradient(dy, y, x, f, 0, dx, residual);
-    return {dx, norm.weight, norm.bias, residual, g.squeeze, g.squeeze_bias, g.expand, g.expand_bias, {}};
+    return {dx.whole,    dx.tiles,         weight,     bias,           residual.whole, residual.tiles,
+            all.squeeze, all.squeeze_bias, all.expand, all.expand_bias, {}};
   }
 };
 
 Factors to_factors(const at::Tensor& x) { return {floats(x), floats(x) + x.numel()}; }
 
 struct Excite : torch::autograd::Function<Excite> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& squeeze, const at::Tensor& squeeze_bias,
-                            const at::Tensor& expand, const at::Tensor& expand_bias) {
-    const Excited e(image_means(x), detached({squeeze, squeeze_bias, expand, expand_bias}));
-    const at::Tensor y = like(x);
-    scale_act(x, {}, to_factors(e.weights), Factors(static_cast<std::size_t>(e.weights.numel())), 1, y);
-    ctx->save_for_backward({x, squeeze, expand, e.means, e.hidden, e.weights});
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const Maybe& tiles, const at::Tensor& squeeze,
+                               const at::Tensor& squeeze_bias, const at::Tensor& expand, const at::Tensor& expand_bias) {
+    const variable_list x = to_list({whole, tiles.value_or(at::Tensor())}), y = to_list(joint_like(to_views(x)));
+    variable_list saved{squeeze, expand};
+    for (std::size_t v = 0; v < x.size(); ++v) {
+      const Excited e(image_means(x[v]), detached({squeeze, squeeze_bias, expand, expand_bias}));
+      scale_act(x[v], {}, to_factors(e.weights), Factors(static_cast<std::size_t>(e.weights.numel())), 1, y[v]);
+      saved.insert(saved.end(), {x[v], e.means, e.hidden, e.weights});
+    }
+    ctx->save_for_backward(saved);
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor& x = saved[0];
-    const Excited e(saved[3], saved[4], saved[5]);
-    const Shape s(x);
-    const at::Tensor dy = gradients[0].contiguous(kNhwc), dx = like(x);
-    const Factors zero(static_cast<std::size_t>(s.channels));
-    const ImageSums sums = gradient_sums(dy, x, x, s, zero.data(), 1);
-    const Excited::Gradient g = e.backward(by_image(s, [&](std::size_t i, std::size_t) { return sums.other[i]; }), saved[1].detach(),
-                                           saved[2].detach());
-    GradientFactors f(sums.sum.size());
-    f.a = to_factors(e.weights);
-    for (std::size_t i = 0; i < f.c.size(); ++i) f.c[i] = floats(g.means)[i] / static_cast<float>(s.pixels);
-    gradient(dy, x, x, f, 1, dx, {});
-    return {dx, g.squeeze, g.squeeze_bias, g.expand, g.expand_bias};
+    const Saved saved(ctx, 2, 4);
+    const Views dy = nhwc(gradients), dx = joint_like(saved.views_of(0));
+    Excited::Gradient all;
+    for (std::size_t v = 0; v < saved.views(); ++v) {
+      const at::Tensor &x = saved.of(v, 0), &up = v == 0 ? dy.whole : dy.tiles;
+      const Excited e(saved.of(v, 1), saved.of(v, 2), saved.of(v, 3));
+      const Shape s(x);
+      const Factors zero(static_cast<std::size_t>(s.channels));
+      const ImageSums sums = gradient_sums(up, x, x, s, zero.data(), 1);
+      const Excited::Gradient g = e.backward(by_image(s, [&](std::size_t i, std::size_t) { return sums.other[i]; }),
+                                             saved.common(0).detach(), saved.common(1).detach());
+      GradientFactors f(sums.sum.size());
+      f.a = to_factors(e.weights);
+      for (std::size_t i = 0; i < f.c.size(); ++i) f.c[i] = floats(g.means)[i] / static_cast<float>(s.pixels);
+      gradient(up, x, x, f, 1, v == 0 ? dx.whole : dx.tiles, {});
+      all.add(g);
+    }
+    return {dx.whole, dx.tiles, all.squeeze, all.squeeze_bias, all.expand, all.expand_bias};
   }
 };
 
@@ -386,20 +450,23 @@ bool fits(const at::Tensor& x) {
          x.numel() > x.size(1) && x.is_contiguous(kNhwc);
 }
 
-at::Tensor norm_act(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, Slope slope, const at::Tensor& residual) {
+bool fits(const Views& x) { return fits(x.whole) && (!x.tiles.defined() || fits(x.tiles)); }
+
+Views norm_act(const Views& x, torch::nn::BatchNorm2dImpl& norm, Slope slope, const Views& residual) {
   const WithoutAutocast fp32;
-  const std::optional<at::Tensor> added = residual.defined() ? std::optional(residual) : std::nullopt;
-  return NormAct::apply(x, norm.weight, norm.bias, added, &norm, static_cast<double>(slope));
+  return to_views(NormAct::apply(x.whole, maybe(x.tiles), norm.weight, norm.bias, maybe(residual.whole), maybe(residual.tiles), &norm,
+                                 static_cast<double>(slope)));
 }
 
-at::Tensor norm_excite(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, const Excitation& w, const at::Tensor& residual) {
+Views norm_excite(const Views& x, torch::nn::BatchNorm2dImpl& norm, const Excitation& w, const Views& residual) {
   const WithoutAutocast fp32;
-  return NormExcite::apply(x, norm.weight, norm.bias, residual, w.squeeze, w.squeeze_bias, w.expand, w.expand_bias, &norm);
+  return to_views(NormExcite::apply(x.whole, maybe(x.tiles), norm.weight, norm.bias, residual.whole, maybe(residual.tiles), w.squeeze,
+                                    w.squeeze_bias, w.expand, w.expand_bias, &norm));
 }
 
-at::Tensor excite(const at::Tensor& x, const Excitation& w) {
+Views excite(const Views& x, const Excitation& w) {
   const WithoutAutocast fp32;
-  return Excite::apply(x, w.squeeze, w.squeeze_bias, w.expand, w.expand_bias);
+  return to_views(Excite::apply(x.whole, maybe(x.tiles), w.squeeze, w.squeeze_bias, w.expand, w.expand_bias));
 }
 
 void scale_act_(at::Tensor& x, const at::Tensor& scale, const at::Tensor& residual, Slope slope) {

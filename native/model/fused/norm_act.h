@@ -1,8 +1,8 @@
 #pragma once
-#include <ATen/core/Tensor.h>
 #include <torch/nn/modules/batchnorm.h>
 
 #include "model/fused/rows.h"
+#include "model/views.h"
 
 namespace cellcam::model::fused {
 
@@ -10,11 +10,12 @@ namespace cellcam::model::fused {
 // these goes into reading and writing. Statistics are summed in float64 over blocks of pixels. For float32 and bfloat16 tensors in NHWC
 // on the CPU; CELLCAM_FUSED_NORM=0 turns it off.
 
-// Whether the functions below take this tensor.
+// Whether the functions below take these tensors.
 bool fits(const at::Tensor& x);
+bool fits(const Views& x);
 
-// act(norm(x) + residual) in training mode: the batch's own statistics, which move the running ones. `residual` may be undefined.
-at::Tensor norm_act(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, Slope slope, const at::Tensor& residual = {});
+// act(norm(x) + residual) in training mode: each view's own statistics, which move the running ones. `residual` may be undefined.
+Views norm_act(const Views& x, torch::nn::BatchNorm2dImpl& norm, Slope slope, const Views& residual = {});
 
 // Weights (squeezed, channels, 1, 1) and (channels, squeezed, 1, 1) of a squeeze-and-excitation, and their biases.
 struct Excitation {
@@ -22,10 +23,10 @@ struct Excitation {
 };
 
 // relu(n * excitation(mean of n over each image) + residual) with n = norm(x), in training mode.
-at::Tensor norm_excite(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, const Excitation& weights, const at::Tensor& residual);
+Views norm_excite(const Views& x, torch::nn::BatchNorm2dImpl& norm, const Excitation& weights, const Views& residual);
 
 // x * excitation(mean of x over each image).
-at::Tensor excite(const at::Tensor& x, const Excitation& weights);
+Views excite(const Views& x, const Excitation& weights);
 
 // Without gradients: act(x * scale + shift + residual), scale and shift (B, C) float32; the result may lie in x.
 void scale_act_(at::Tensor& x, const at::Tensor& scale, const at::Tensor& residual, Slope slope);

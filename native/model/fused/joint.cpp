@@ -1,0 +1,106 @@
+#include "model/fused/joint.h"
+
+#include <ATen/Functions.h>
+#include <ATen/autocast_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "model/switches.h"
+
+namespace cellcam::model::fused {
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr auto kNhwc = at::MemoryFormat::ChannelsLast;
+
+// From so many weights on, oneDNN's matrix product takes half to nearly all of the time of its convolution (docs/performance.md).
+constexpr std::int64_t kManyWeights = std::int64_t{1} << 19;
+
+std::int64_t rows_in(const at::Tensor& x) { return x.size(0) * x.size(2) * x.size(3); }
+
+at::Tensor view_of(const at::Tensor& rows, std::int64_t first, const at::Tensor& shape) {
+  return rows.narrow(0, first, rows_in(shape))
+      .view({shape.size(0), shape.size(2), shape.size(3), rows.size(1)})
+      .permute({0, 3, 1, 2});
+}
+
+at::Tensor rows_of(const at::Tensor& x) { return x.contiguous(kNhwc).permute({0, 2, 3, 1}).reshape({-1, x.size(1)}); }
+
+// (pixels, channels) as an NHWC image of one row.
+at::Tensor as_image(const at::Tensor& rows) { return rows.view({1, 1, rows.size(0), rows.size(1)}).permute({0, 3, 1, 2}); }
+at::Tensor as_rows(const at::Tensor& image) { return image.permute({0, 2, 3, 1}).reshape({-1, image.size(1)}); }
+
+struct JointConv : torch::autograd::Function<JointConv> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const at::Tensor& tiles, const at::Tensor& weight) {
+    const at::Tensor rows = joint_rows({whole, tiles});
+    const at::Tensor y = weight.numel() >= kManyWeights ? at::mm(rows, weight.flatten(1).t())
+                                                        : as_rows(at::conv2d(as_image(rows), weight));
+    ctx->save_for_backward({whole, tiles, weight});
+    const Views out = from_rows(y, {whole, tiles});
+    return {out.whole, out.tiles};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Views shape{saved[0], saved[1]};
+    const at::Tensor x = joint_rows(shape), dy = joint_rows({gradients[0], gradients[1]});
+    const at::Tensor& weight = saved[2];
+    const bool wants_x = ctx->needs_input_grad(0), wants_weight = ctx->needs_input_grad(2);
+    at::Tensor dx, dw;
+    if (weight.numel() >= kManyWeights) {
+      if (wants_x) dx = at::mm(dy, weight.flatten(1));
+      if (wants_weight) dw = at::mm(dy.t(), x).view_as(weight);
+    } else {
+      std::tie(dx, dw, std::ignore) =
+          at::convolution_backward(as_image(dy), as_image(x), weight, at::nullopt, {1, 1}, {0, 0}, {1, 1}, false, {0, 0}, 1,
+                                   {wants_x, wants_weight, false});
+      if (wants_x) dx = as_rows(dx);
+    }
+    const Views of_x = wants_x ? from_rows(dx, shape) : Views();
+    return {of_x.whole, of_x.tiles, dw};
+  }
+};
+
+}  // namespace
+
+Views joint_like(const Views& x) {
+  if (!x.tiles.defined()) return at::empty_like(x.whole, x.whole.options(), kNhwc);
+  return from_rows(at::empty({rows_in(x.whole) + rows_in(x.tiles), x.whole.size(1)}, x.whole.options()), x);
+}
+
+at::Tensor joint_rows(const Views& x) {
+  const at::Tensor &a = x.whole, &b = x.tiles;
+  const std::int64_t channels = a.size(1);
+  if (a.is_contiguous(kNhwc) && b.is_contiguous(kNhwc) && a.is_alias_of(b) && b.storage_offset() == a.storage_offset() + a.numel()) {
+    return a.as_strided({rows_in(a) + rows_in(b), channels}, {channels, 1}, a.storage_offset());
+  }
+  return at::cat({rows_of(a), rows_of(b)});
+}
+
+Views from_rows(const at::Tensor& rows, const Views& shape) {
+  return {view_of(rows, 0, shape.whole), view_of(rows, rows_in(shape.whole), shape.tiles)};
+}
+
+bool joins(const Views& x) {
+  static const bool on = switched_on("CELLCAM_JOINT_CONV");
+  const auto fits = [](const at::Tensor& t) {
+    return t.device().is_cpu() && (t.scalar_type() == at::kFloat || t.scalar_type() == at::kBFloat16) && t.suggest_memory_format() == kNhwc;
+  };
+  return on && x.tiles.defined() && fits(x.whole) && fits(x.tiles);
+}
+
+Views joint_conv(const Views& x_in, const at::Tensor& weight_in) {
+  const bool mixed = at::autocast::is_autocast_enabled(at::kCPU);
+  const auto cast = [&](const at::Tensor& t) {
+    return mixed ? at::autocast::cached_cast(at::autocast::get_autocast_dtype(at::kCPU), t, at::kCPU) : t;
+  };
+  const at::Tensor weight = cast(weight_in);
+  const Views x = x_in.map(cast);
+  const c10::impl::ExcludeDispatchKeyGuard as_it_is(c10::autocast_dispatch_keyset);
+  const variable_list y = JointConv::apply(x.whole, x.tiles, weight);
+  return {y[0], y[1]};
+}
+
+}  // namespace cellcam::model::fused

@@ -1,0 +1,23 @@
+#pragma once
+#include "model/views.h"
+
+namespace cellcam::model::fused {
+
+// Memory that both views share, one behind the other: what is done to every pixel alike, such as a 1x1 convolution, is then one operation.
+
+// NHWC tensors like these.
+Views joint_like(const Views& x);
+
+// All pixels of both, (pixels, channels): a view where they lie in one memory, else a copy.
+at::Tensor joint_rows(const Views& x);
+
+// The views that rows of `shape` stand for, channels being the rows' own.
+Views from_rows(const at::Tensor& rows, const Views& shape);
+
+// Whether joint_conv takes these: two NHWC views of float32 or bfloat16 on the CPU. CELLCAM_JOINT_CONV=0 turns it off.
+bool joins(const Views& x);
+
+// A 1x1 convolution of both views at once: weights are read once, and their gradients summed where they are computed.
+Views joint_conv(const Views& x, const at::Tensor& weight);
+
+}  // namespace cellcam::model::fused
