@@ -1,9 +1,10 @@
 // Intersecting activation maps with cells: one field of 512 x 512 pixels, 25 cells, 6 likely classes of 19.
-// Usage: node bench/cam_intersection.mjs [python]   python needs numpy and scikit-image; without one there is no ratio.
+// Usage: node bench/cam_intersection.mjs [--python PYTHON] [--json]   python needs numpy and scikit-image; without one there is no ratio.
 import { spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { performance } from 'node:perf_hooks';
-import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { median, peerScript, show, start } from './report.mjs';
 
 const { intersectCams } = createRequire(import.meta.url)('../dist/cells/cam_intersection.js');
 const SIZE = 512;
@@ -41,24 +42,19 @@ function makeField(seed) {
   return { logits, maps: { data, shape: [CLASSES, MAP, MAP] }, cells };
 }
 
-function median(values) {
-  return values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
-}
-
 function measure({ logits, maps, cells }) {
   const call = () => intersectCams({ logits, maps }, cells, { originalSize: [SIZE, SIZE] });
   for (let i = 0; i < 40; i++) call(); // until it is compiled
   const times = Array.from({ length: RUNS }, () => {
-    const start = performance.now();
+    const begin = performance.now();
     call();
-    return performance.now() - start;
+    return performance.now() - begin;
   });
   return { ms: median(times), predictions: call() };
 }
 
-/** The peer's time and confidences, or undefined where it cannot run. */
+/** The peer's time and confidences. */
 function measurePeer(python, { logits, maps, cells }) {
-  const script = fileURLToPath(new URL('peers/cam_intersection.py', import.meta.url));
   const input = JSON.stringify({
     logits: [...logits],
     maps: [...maps.data],
@@ -66,10 +62,13 @@ function measurePeer(python, { logits, maps, cells }) {
     size: SIZE,
     map: MAP,
   });
-  const { status, stdout, stderr } = spawnSync(python, [script], { input, encoding: 'utf8', maxBuffer: 2 ** 26 });
-  if (status === 0) return JSON.parse(stdout);
-  console.log(`no peer: ${stderr?.trim().split('\n').at(-1) || `cannot run ${python}`}`);
-  return undefined;
+  const { status, stdout, stderr } = spawnSync(python, [peerScript('cam_intersection')], {
+    input,
+    encoding: 'utf8',
+    maxBuffer: 2 ** 26,
+  });
+  if (status !== 0) throw new Error(`${python} failed: ${stderr}`);
+  return JSON.parse(stdout);
 }
 
 function largestDifference(predictions, confidences) {
@@ -79,13 +78,15 @@ function largestDifference(predictions, confidences) {
   return Math.max(...differences);
 }
 
+const { values: o } = parseArgs({ options: { python: { type: 'string' }, json: { type: 'boolean', default: false } } });
+start(o.json);
 const field = makeField(1);
 const { ms, predictions } = measure(field);
-console.log(`cellcam: ${ms.toFixed(2)} ms an image (median of ${RUNS})`);
-const peer = measurePeer(process.argv[2] ?? 'python3', field);
-if (peer) {
-  console.log(`numpy and scikit-image: ${peer.ms.toFixed(2)} ms an image (median of ${peer.runs})`);
-  console.log(
-    `ratio: ${(peer.ms / ms).toFixed(1)}; largest difference: ${largestDifference(predictions, peer.confidences)}`,
-  );
+const result = (time) => ({ what: 'cells', per_s: 1e3 / time, step_s: time / 1e3 });
+show([{ ...result(ms), note: '25 cells, 6 classes' }]);
+if (o.python) {
+  const peer = measurePeer(o.python, field);
+  const ratio = peer.ms / ms;
+  const note = `, largest difference ${largestDifference(predictions, peer.confidences)}`;
+  show([{ ...result(peer.ms), peer: 'NumPy + scikit-image', ratio, lowest: ratio, highest: ratio, note }]);
 }

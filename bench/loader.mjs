@@ -1,5 +1,5 @@
 // Reading shuffled batches of 36 images of 512² with 2 workers, beside h5py in a torch DataLoader with 2 workers on the same file.
-// Usage: node bench/loader.mjs [python] [images]   makes a file of `images` (768) uint8 images, then one of float32, in the temporary folder.
+// Usage: node bench/loader.mjs [--python PYTHON] [--images 768] [--json]   makes a file of that many uint8 images, then one of float32.
 import { spawnSync } from 'node:child_process';
 import { randomFillSync } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -7,16 +7,23 @@ import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
-import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { median, peerScript, ratios, show, start } from './report.mjs';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const require = createRequire(import.meta.url);
 const { ShardWriter } = require('../dist/data/hdf5.js');
 const { imageIndex } = require('../dist/data/image_index.js');
 const { ImageLoader } = require('../dist/data/loader.js');
 const { HPA } = require('../dist/data/dataset_spec.js');
 
-const [python = 'python3', images = '768'] = process.argv.slice(2);
+const { values: o } = parseArgs({
+  options: {
+    python: { type: 'string' },
+    images: { type: 'string', default: '768' },
+    json: { type: 'boolean', default: false },
+  },
+});
+start(o.json);
 const SIZE = 512;
 const BATCH = 36;
 const WORKERS = 2;
@@ -45,21 +52,27 @@ function shuffled(count) {
 
 /** Images a second of a loader that is already open, as the peer's workers are. */
 async function own(loader, order) {
-  const start = performance.now();
+  const begin = performance.now();
   let read = 0;
   for await (const { images: batch } of loader.read(order)) read += batch.shape[0];
-  return (1e3 * read) / (performance.now() - start);
+  return (1e3 * read) / (performance.now() - begin);
 }
 
 function peer(file, count) {
-  const script = path.join(ROOT, 'bench', 'peers', 'loader.py');
-  const args = [script, file, '--batch', String(BATCH), '--workers', String(WORKERS), '--images', String(count)];
-  const { status, stdout, stderr } = spawnSync(python, args, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`${python} failed: ${stderr}`);
+  const args = [
+    peerScript('loader'),
+    file,
+    '--batch',
+    String(BATCH),
+    '--workers',
+    String(WORKERS),
+    '--images',
+    String(count),
+  ];
+  const { status, stdout, stderr } = spawnSync(o.python, args, { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`${o.python} failed: ${stderr}`);
   return JSON.parse(stdout).images_per_second;
 }
-
-const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 async function compare(folder, dtype, count) {
   const file = path.join(folder, `images_${SIZE}.hdf5`);
@@ -72,20 +85,29 @@ async function compare(folder, dtype, count) {
     await own(loader, shuffled(count)); // starts the threads, warms the file
     for (let round = 0; round < ROUNDS; round++) {
       rates.own.push(await own(loader, shuffled(count)));
-      rates.peer.push(peer(file, count * PASSES));
+      if (o.python) rates.peer.push(peer(file, count * PASSES));
     }
   } finally {
     await loader.close();
     rmSync(file);
   }
-  const [ours, theirs] = [median(rates.own), median(rates.peer)];
-  console.log(`${dtype}: ${ours.toFixed(0)} images/s, h5py ${theirs.toFixed(0)}: ratio ${(ours / theirs).toFixed(2)}`);
+  const result = (rate) => ({ what: `loader ${dtype}`, workers: WORKERS, size: SIZE, per_s: rate, step_s: 1 / rate });
+  show([{ ...result(median(rates.own)), note: `${SIZE}², ${WORKERS} workers` }]);
+  if (!o.python) return;
+  const seconds = (list) => list.map((rate) => 1 / rate);
+  show([
+    {
+      ...result(median(rates.peer)),
+      peer: 'h5py in a torch DataLoader',
+      ...ratios(seconds(rates.own), seconds(rates.peer)),
+    },
+  ]);
 }
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'cellcam-bench-'));
 try {
-  await compare(folder, 'uint8', Number(images));
-  await compare(folder, 'float32', Math.ceil(Number(images) / 3));
+  await compare(folder, 'uint8', Number(o.images));
+  await compare(folder, 'float32', Math.ceil(Number(o.images) / 3));
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

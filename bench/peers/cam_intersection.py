@@ -56,4 +56,5 @@ def main():
     print(json.dumps({"ms": float(np.median(times)), "runs": RUNS, "confidences": found.tolist()}))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 #include "model/puzzle_cam.h"
 
+#include <ATen/Context.h>
 #include <ATen/Functions.h>
 
 #include "error.h"
@@ -33,6 +34,8 @@ at::Tensor PuzzleCam::to_memory_format(const at::Tensor& images) const { return 
 
 void PuzzleCam::move_to(at::Device device) {
   to(device);
+  // Sizes stay the same for thousands of steps, so cuDNN's search pays; what it finds may differ from run to run.
+  if (device.is_cuda() && !at::globalContext().deterministicAlgorithms()) at::globalContext().setBenchmarkCuDNN(true);
   for (at::Tensor& p : parameters()) {
     if (p.dim() == 4) p.set_data(p.detach().contiguous(memory_format()));
   }

@@ -1,0 +1,95 @@
+"""Training steps and predictions beside PyTorch and timm on a machine without Node, say one with a GPU: builds the C++ core against the
+PyTorch that is installed, and prints a table.
+
+Usage: python3 bench/without_node.py [train] [infer] [--device cuda] [--backbone NAME] [--batch B] [--crop 384] [--size 512] [--steps 10]
+       [--rounds 5] [--threads N] [--build FOLDER] [--modes eager,tuned,compiled]
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+ALLOWED = 0.05  # of the first loss, or of the norm of the maps: another arithmetic, not another computation
+
+
+class Stepper:
+    def __init__(self, name, command):
+        self.name = name
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.check = self.next()["check"]
+
+    def next(self):
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        sys.exit(f"{self.name} ended without an answer")
+
+    def seconds(self, steps):
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        return statistics.median(self.next()["seconds"])
+
+
+def build(folder):
+    torch_folder = Path(torch.__file__).parent
+    options = ["-DCELLCAM_BENCH=ON", f"-DCELLCAM_LIBTORCH={torch_folder}"]
+    jobs = str(min(16, os.cpu_count() or 2))
+    for command in (["cmake", "-S", ROOT, "-B", folder, *options], ["cmake", "--build", folder, "--target", "cellcam_bench", "-j", jobs]):
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    return Path(folder) / "cellcam_bench"
+
+
+def measure(what, bench, o):
+    size = o.crop if what == "train" else o.size
+    common = ["--device", o.device, "--backbone", o.backbone, "--batch", str(o.batch), "--size", str(size), "--threads", str(o.threads)]
+    steppers = [Stepper("cellcam", [bench, what, *common])]
+    for mode in o.modes.split(","):
+        peer = Stepper(mode, [sys.executable, ROOT / "bench" / "peers" / "network.py", what, mode, *common])
+        index = 0 if what == "train" else -1
+        ours, theirs = steppers[0].check[index], peer.check[index]
+        if abs(ours - theirs) > ALLOWED * abs(theirs):
+            sys.exit(f"void: cellcam and {mode} do not compute the same: {steppers[0].check} and {peer.check}")
+        steppers.append(peer)
+    for stepper in steppers:
+        stepper.seconds(3)
+    seconds = {stepper.name: [] for stepper in steppers}
+    for turn in range(o.rounds):
+        for stepper in steppers[turn % len(steppers) :] + steppers[: turn % len(steppers)]:
+            seconds[stepper.name].append(stepper.seconds(o.steps))
+    for name, times in seconds.items():
+        each = [theirs / ours for ours, theirs in zip(seconds["cellcam"], times)]
+        ratio = "" if name == "cellcam" else f"{statistics.median(each):6.2f} times as fast ({min(each):.2f} to {max(each):.2f})"
+        step = statistics.median(times)
+        print(f"{what:6} {o.backbone} {o.batch} x {size}  {name:9} {1e3 * step:8.1f} ms {o.batch / step:9.1f} images/s {ratio}", flush=True)
+    for stepper in steppers:
+        stepper.process.stdin.close()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", nargs="*", default=["train", "infer"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--backbone", default="seresnext50_32x4d")
+    parser.add_argument("--batch", type=int, default=36)
+    parser.add_argument("--crop", type=int, default=384)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--build", default=str(ROOT / "build-bench"))
+    parser.add_argument("--modes", default="eager,tuned,compiled")
+    o = parser.parse_args()
+    print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name() if o.device != 'cpu' else 'CPU'}", flush=True)
+    bench = build(o.build)
+    for what in o.what:
+        measure(what, bench, o)
+
+
+if __name__ == "__main__":
+    main()
