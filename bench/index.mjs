@@ -1,10 +1,11 @@
 // Measures cellcam, beside what a user would run instead with --peer.
-// Usage: npm run bench -- [train|infer|cells|loader|dump|oof|all] [--device cpu|cuda] [--peer] [--json] [--python PYTHON] [--images FOLDER]
+// Usage: npm run bench -- [train|infer|curve|cells|loader|dump|oof|all] [--device cpu|cuda] [--peer] [--json] [--python PYTHON] [--images FOLDER]
 //   of train and infer: [--backbone NAME] [--batch B] [--crop S] [--size S] [--steps N] [--rounds N] [--threads N] [--precision P] [--modes eager,tuned,compiled]
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import os from 'node:os';
 import path from 'node:path';
+import { measureCurve } from './curve.mjs';
 import { measureNetwork } from './network.mjs';
 import { ROOT, show, start } from './report.mjs';
 
@@ -52,13 +53,17 @@ function script(name, ...more) {
 const measures = {
   train: () => network('train'),
   infer: () => network('infer'),
+  curve: () => measureCurve({ ...o, python: o.peer ? o.python : undefined }),
   cells: () => script('cam_intersection.mjs'),
   oof: () => script('oof.mjs', '--backbone', o.backbone, '--device', o.device),
   loader: () => script('loader.mjs'),
   dump: () => script('dump.mjs', ...(o.images ? ['--images', o.images] : [])),
 };
 
-const asked = positionals.length === 0 || positionals.includes('all') ? Object.keys(measures) : positionals;
+const asked =
+  positionals.length === 0 || positionals.includes('all')
+    ? Object.keys(measures).filter((name) => o.peer || name !== 'curve')
+    : positionals;
 const unknown = asked.find((name) => !(name in measures));
 if (unknown !== undefined) {
   console.error(`Expected ${Object.keys(measures).join(', ')} or all but received '${unknown}'`);

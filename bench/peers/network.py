@@ -3,10 +3,11 @@
 Prints one JSON line when ready, with figures that tell whether it computes the same as others; then, for every number of steps that
 comes on standard input, takes that many and prints the seconds of each.
 
-Usage: network.py (train|infer) (eager|tuned|compiled) --device cpu --backbone NAME --batch B --size S --threads N [--precision fp32]
+Usage: network.py (train|infer|curve) (eager|tuned|compiled) --device cpu --backbone NAME --batch B --size S --threads N [--precision fp32]
   eager     as the original ran it: float32 and NCHW on the CPU, float16 with loss scaling on CUDA
   tuned     NHWC where it is faster, bfloat16 on the CPU, fused Adam, cuDNN's search
   compiled  torch.compile of the tuned one; for predictions with weights frozen in
+curve [--steps 200] [--seed 1] prints the loss of each step from the weights of that seed, on batches in turn.
 """
 import argparse
 import contextlib
@@ -19,6 +20,7 @@ import timm
 import torch
 
 CLASSES = 19
+BATCHES = 16  # of a curve
 MEAN, STD = [0.485, 0.456, 0.406, 0.485], [0.229, 0.224, 0.225, 0.229]
 
 
@@ -37,10 +39,10 @@ def uniforms(key, seed, shape):
     return ((z >> numpy.uint64(11)).astype(numpy.float64) * 2.0**-53).reshape(shape)
 
 
-def state_tensor(key, like):
+def state_tensor(key, like, seed):
     if not like.is_floating_point():
         return torch.zeros_like(like)
-    u = uniforms(key, 1, tuple(like.shape))
+    u = uniforms(key, seed, tuple(like.shape))
     if like.dim() >= 2:
         u = (2 * u - 1) * (3 / (like.numel() / like.shape[0])) ** 0.5
     elif key.endswith(".running_mean") or key.endswith(".bias"):
@@ -50,16 +52,16 @@ def state_tensor(key, like):
     return torch.from_numpy(u.astype(numpy.float32))
 
 
-def images_of(batch, size):
-    u = uniforms("input", 1, (batch, 4, size, size))
-    gain = uniforms("input_gain", 1, (batch, 4, 8, 8))
+def images_of(batch, size, seed=1):
+    u = uniforms("input", seed, (batch, 4, size, size))
+    gain = uniforms("input_gain", seed, (batch, 4, 8, 8))
     at = numpy.arange(size) * 8 // size
     mean, std = (numpy.array(v)[None, :, None, None] for v in (MEAN, STD))
     return torch.from_numpy((((u * gain[:, :, at][:, :, :, at]) - mean) / std).astype(numpy.float32))
 
 
-def targets_of(batch):
-    return torch.from_numpy((uniforms("target", 1, (batch, CLASSES)) < 0.15).astype(numpy.float32))
+def targets_of(batch, seed=1):
+    return torch.from_numpy((uniforms("target", seed, (batch, CLASSES)) < 0.15).astype(numpy.float32))
 
 
 class Cnn(torch.nn.Module):
@@ -73,12 +75,12 @@ class Cnn(torch.nn.Module):
 
 
 class Puzzle(torch.nn.Module):
-    def __init__(self, backbone):
+    def __init__(self, backbone, seed=1):
         super().__init__()
         self.cnn1 = Cnn(backbone)
         with torch.no_grad():
             for key, value in self.state_dict().items():
-                value.copy_(state_tensor(key, value))
+                value.copy_(state_tensor(key, value, seed))
 
     def maps(self, x):
         return self.cnn1(x).float()
@@ -106,7 +108,7 @@ def timm_name(name):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["train", "infer"])
+    parser.add_argument("what", choices=["train", "infer", "curve"])
     parser.add_argument("mode", choices=["eager", "tuned", "compiled"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--backbone", default="seresnext50_32x4d")
@@ -115,6 +117,8 @@ def main():
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--nchw", action="store_true")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
     o = parser.parse_args()
     if o.threads:
         torch.set_num_threads(o.threads)
@@ -122,7 +126,7 @@ def main():
     cuda = device.type == "cuda"
     precision = o.precision or ("fp16" if cuda else "fp32" if o.mode == "eager" else "bf16")
     torch.backends.cudnn.benchmark = o.mode != "eager"
-    model = Puzzle(timm_name(o.backbone)).to(device)
+    model = Puzzle(timm_name(o.backbone), o.seed).to(device)
     images, targets = images_of(o.batch, o.size).to(device), targets_of(o.batch).to(device)
     mean, std = (torch.tensor(v, device=device).view(1, 4, 1, 1) for v in (MEAN, STD))
     pixels = (images * std + mean).mul(255).add(0.5).to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous()  # as they are read
@@ -149,12 +153,12 @@ def main():
             inductor.freezing = True
         forward = torch.compile(model, mode="max-autotune" if cuda else None)
 
-    if o.what == "train":
+    if o.what != "infer":
         model.train()
         adam = torch.optim.Adam(model.parameters(), 3e-4, fused=True if o.mode != "eager" else None)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
-        def step():
+        def step(images=images, targets=targets):
             adam.zero_grad()
             with autocast():
                 output = forward(images)
@@ -164,6 +168,13 @@ def main():
             scaler.update()
             return loss.detach()
 
+        if o.what == "curve":
+            batches = [
+                (images_of(o.batch, o.size, k).to(device).contiguous(memory_format=layout), targets_of(o.batch, k).to(device))
+                for k in range(1, BATCHES + 1)
+            ]
+            print(json.dumps({"losses": [step(*batches[i % BATCHES]).item() for i in range(o.steps)]}))
+            return
         check = [step().item() for _ in range(3)]
     else:
         model.eval()

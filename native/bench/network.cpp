@@ -1,7 +1,8 @@
 // Training steps or predictions of one network on generated weights and images, as many at a time as standard input asks for.
 // Prints one JSON line when ready, with figures that tell whether it computes the same as its peers (bench/peers/network.py), and then
 // one with the seconds of each step for every number that it reads.
-// Usage: cellcam_bench (train|infer) [--device cpu] [--backbone NAME] [--batch B] [--size S] [--threads N] [--precision auto]
+// Usage: cellcam_bench (train|infer|curve) [--device cpu] [--backbone NAME] [--batch B] [--size S] [--threads N] [--precision auto]
+//   curve [--steps 200] [--seed 1]: prints the loss of each step from the weights of that seed, on batches in turn
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <torch/cuda.h>
@@ -27,7 +28,7 @@ constexpr std::int64_t kClasses = 19, kChannels = 4;
 using Options = std::map<std::string, std::string>;
 
 Options parse(const std::vector<std::string>& arguments) {
-  Options options{{"device", "cpu"}, {"backbone", "seresnext50_32x4d"}, {"batch", "4"}, {"size", "192"}, {"threads", "0"}, {"precision", "auto"}};
+  Options options{{"device", "cpu"}, {"backbone", "seresnext50_32x4d"}, {"batch", "4"}, {"size", "192"}, {"threads", "0"}, {"precision", "auto"}, {"steps", "200"}, {"seed", "1"}};
   for (std::size_t i = 1; i + 1 < arguments.size(); i += 2) {
     const auto found = options.find(arguments[i].substr(std::min<std::size_t>(2, arguments[i].size())));
     if (found == options.end()) throw std::invalid_argument("Unknown option " + arguments[i]);
@@ -36,10 +37,10 @@ Options parse(const std::vector<std::string>& arguments) {
   return options;
 }
 
-std::shared_ptr<model::PuzzleCam> make_model(const std::string& backbone, at::Device device) {
+std::shared_ptr<model::PuzzleCam> make_model(const std::string& backbone, at::Device device, std::uint64_t seed) {
   auto model = std::make_shared<model::PuzzleCam>(backbone, kClasses, kChannels);
   checkpoint::NamedTensors state = checkpoint::state_dict(*model);
-  for (auto& [name, tensor] : state) tensor = tests::state_tensor(name, 1, tensor);
+  for (auto& [name, tensor] : state) tensor = tests::state_tensor(name, seed, tensor);
   checkpoint::load_state_dict(*model, state);
   model->move_to(device);
   return model;
@@ -58,13 +59,35 @@ struct Work {
   std::vector<double> check;
 };
 
-Work training(const std::shared_ptr<model::PuzzleCam>& model, model::Precision precision, const at::Tensor& images, std::int64_t batch) {
+std::shared_ptr<training::Trainer> make_trainer(const std::shared_ptr<model::PuzzleCam>& model, model::Precision precision) {
   training::TrainerOptions options;
   options.precision = precision;
   options.mean.assign(kChannels, 0.5f);
   options.std.assign(kChannels, 0.25f);
-  auto trainer = std::make_shared<training::Trainer>(model, options);
-  const at::Tensor targets = tests::uniforms("target", 1, {batch, kClasses}).lt(0.15).to(at::kFloat).to(images.device());
+  return std::make_shared<training::Trainer>(model, options);
+}
+
+at::Tensor targets_of(std::int64_t batch, std::uint64_t seed, at::Device device) {
+  return tests::uniforms("target", seed, {batch, kClasses}).lt(0.15).to(at::kFloat).to(device);
+}
+
+std::vector<double> curve(training::Trainer& trainer, std::int64_t batch, std::int64_t size, std::int64_t steps, at::Device device) {
+  constexpr std::int64_t kBatches = 16;
+  std::vector<at::Tensor> images, targets;
+  for (std::int64_t i = 1; i <= kBatches; ++i) {
+    images.push_back(tests::input_images({batch, kChannels, size, size}, static_cast<std::uint64_t>(i)).to(device));
+    targets.push_back(targets_of(batch, static_cast<std::uint64_t>(i), device));
+  }
+  std::vector<double> losses;
+  for (std::int64_t i = 0; i < steps; ++i) {
+    losses.push_back(trainer.step(images[static_cast<std::size_t>(i % kBatches)], targets[static_cast<std::size_t>(i % kBatches)], 3e-4).total);
+  }
+  return losses;
+}
+
+Work training(const std::shared_ptr<model::PuzzleCam>& model, model::Precision precision, const at::Tensor& images, std::int64_t batch) {
+  const auto trainer = make_trainer(model, precision);
+  const at::Tensor targets = targets_of(batch, 1, images.device());
   Work work{[=] { trainer->step(images, targets, 3e-4); }, {}};
   for (int i = 0; i < 3; ++i) work.check.push_back(trainer->step(images, targets, 3e-4).total);
   return work;
@@ -93,7 +116,11 @@ int network(const std::vector<std::string>& arguments) {
   const model::Precision precision = model::choose_precision(options.at("precision"), device);
   const std::int64_t batch = std::stoll(options.at("batch")), size = std::stoll(options.at("size"));
   if (const int threads = std::stoi(options.at("threads")); threads > 0) at::set_num_threads(threads);
-  const auto model = make_model(options.at("backbone"), device);
+  const auto model = make_model(options.at("backbone"), device, std::stoull(options.at("seed")));
+  if (arguments.front() == "curve") {
+    print("losses", curve(*make_trainer(model, precision), batch, size, std::stoll(options.at("steps")), device));
+    return 0;
+  }
   const at::Tensor images = tests::input_images({batch, kChannels, size, size}, 1).to(device);
   const Work work = arguments.front() == "train" ? training(model, precision, images, batch) : prediction(model, precision, images);
   print("check", work.check, "\"ready\":true,\"precision\":\"" + model::precision_name(precision) + "\",\"torch\":\"" TORCH_VERSION "\",");

@@ -1,13 +1,12 @@
 #include "model/fused/norm_act.h"
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <cmath>
 #include <optional>
 #include <vector>
 
+#include "model/fused/batch_norm.h"
 #include "model/fused/joint.h"
 #include "model/switches.h"
 
@@ -17,208 +16,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-constexpr auto kNhwc = at::MemoryFormat::ChannelsLast;
-constexpr std::int64_t kBlock = 64;  // pixels whose sums stay in float32
-
-class Shape {
- public:
-  std::int64_t images, pixels, channels;  // pixels of one image
-  explicit Shape(const at::Tensor& x) : images(x.size(0)), pixels(x.size(2) * x.size(3)), channels(x.size(1)) {}
-  std::int64_t rows() const { return images * pixels; }
-  // All pixels as those of one image, where no image's own figures are wanted.
-  Shape whole() const { return Shape(1, rows(), channels); }
-
- private:
-  Shape(std::int64_t n, std::int64_t p, std::int64_t c) : images(n), pixels(p), channels(c) {}
-};
-
-// Calls f(T) with the tensor's type of value.
-template <typename F>
-auto with_type(const at::Tensor& x, F f) {
-  return x.scalar_type() == at::kFloat ? f(float{}) : f(bf16{});
-}
-
-template <typename T>
-T* data(const at::Tensor& x) {
-  return x.defined() ? static_cast<T*>(x.data_ptr()) : nullptr;
-}
-
-const float* floats(const at::Tensor& x) { return x.const_data_ptr<float>(); }
-
-// Calls f(image, first row, rows) for stretches of rows within one image, in parallel.
-template <typename F>
-void for_rows(const Shape& s, const F& f) {
-  const std::int64_t grain = std::max<std::int64_t>(1, 32768 / s.channels);
-  at::parallel_for(0, s.rows(), grain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end;) {
-      const std::int64_t image = row / s.pixels, stop = std::min(end, (image + 1) * s.pixels);
-      f(image, row, stop - row);
-      row = stop;
-    }
-  });
-}
-
-// Two sums over each image's pixels, (images, channels) each: `add(first row, rows, sum, other)` adds those of some rows.
-struct ImageSums {
-  std::vector<double> sum, other;
-};
-template <typename F>
-ImageSums image_sums(const Shape& s, const F& add) {
-  const auto size = static_cast<std::size_t>(s.images * s.channels);
-  std::vector<ImageSums> partial(static_cast<std::size_t>(at::get_num_threads()));
-  for_rows(s, [&](std::int64_t image, std::int64_t first, std::int64_t count) {
-    ImageSums& mine = partial[static_cast<std::size_t>(at::get_thread_num())];
-    mine.sum.resize(size);
-    mine.other.resize(size);
-    std::vector<float> block(static_cast<std::size_t>(2 * s.channels));
-    float *block_sum = block.data(), *block_other = block_sum + s.channels;
-    for (std::int64_t row = first; row < first + count; row += kBlock) {
-      std::fill(block.begin(), block.end(), 0.0f);
-      add(row, std::min(kBlock, first + count - row), block_sum, block_other);
-      double *sum = &mine.sum[static_cast<std::size_t>(image * s.channels)], *other = &mine.other[static_cast<std::size_t>(image * s.channels)];
-      for (std::int64_t c = 0; c < s.channels; ++c) {
-        sum[c] += block_sum[c];
-        other[c] += block_other[c];
-      }
-    }
-  });
-  ImageSums total{std::vector<double>(size), std::vector<double>(size)};
-  for (const ImageSums& mine : partial) {
-    for (std::size_t i = 0; i < mine.sum.size(); ++i) {
-      total.sum[i] += mine.sum[i];
-      total.other[i] += mine.other[i];
-    }
-  }
-  return total;
-}
-
-// The sum over images of (images, channels).
-std::vector<double> over_images(const std::vector<double>& values, const Shape& s) {
-  std::vector<double> total(static_cast<std::size_t>(s.channels));
-  for (std::size_t i = 0; i < values.size(); ++i) total[i % total.size()] += values[i];
-  return total;
-}
-
-// What the loops multiply by and add, (channels) or (images, channels). Plain arrays: so many small tensors would take longer than the pixels.
-using Factors = std::vector<float>;
-
-// The norm as y = x * scale + shift, (channels), by the batch's statistics.
-struct BatchNorm {
-  at::Tensor statistics;  // (2, channels) float32: mean and 1 / sqrt(variance + eps), for the backward pass
-  Factors scale, shift;
-  std::vector<double> image_offset;  // (images, channels): each image's mean less the batch's
-
-  // Takes the batch's statistics, which move the norm's own. `s` says what an image is.
-  BatchNorm(const at::Tensor& x, const Shape& s, torch::nn::BatchNorm2dImpl& norm)
-      : statistics(at::empty({2, s.channels}, at::kFloat)), scale(static_cast<std::size_t>(s.channels)), shift(scale.size()) {
-    // Sums of differences to the first pixel: nothing cancels where the mean is far from 0.
-    Factors centre(static_cast<std::size_t>(s.channels));
-    ImageSums sums;
-    with_type(x, [&](auto type) {
-      using T = decltype(type);
-      const auto& kernels = row_kernels(type);
-      const Factors zero(centre.size());
-      Factors unused(centre.size());
-      kernels.moments(data<T>(x), 1, s.channels, zero.data(), centre.data(), unused.data());
-      sums = image_sums(s, [&](std::int64_t row, std::int64_t rows, float* sum, float* squares) {
-        kernels.moments(data<T>(x) + row * s.channels, rows, s.channels, centre.data(), sum, squares);
-      });
-    });
-    const std::vector<double> sum = over_images(sums.sum, s), squares = over_images(sums.other, s);
-    const double n = static_cast<double>(s.rows()), momentum = *norm.options.momentum(), eps = norm.options.eps();
-    const float *weight = floats(norm.weight), *bias = floats(norm.bias);
-    float *mean = statistics.data_ptr<float>(), *inverse = mean + s.channels;
-    float *running_mean = norm.running_mean.data_ptr<float>(), *running_var = norm.running_var.data_ptr<float>();
-    image_offset = std::move(sums.sum);
-    for (std::size_t c = 0; c < scale.size(); ++c) {
-      const double offset = sum[c] / n, variance = std::max(0.0, squares[c] / n - offset * offset);
-      const double exact_mean = centre[c] + offset, deviation = 1 / std::sqrt(variance + eps);
-      mean[c] = static_cast<float>(exact_mean);
-      inverse[c] = static_cast<float>(deviation);
-      scale[c] = static_cast<float>(weight[c] * deviation);
-      shift[c] = static_cast<float>(bias[c] - exact_mean * weight[c] * deviation);
-      running_mean[c] += static_cast<float>(momentum * (exact_mean - running_mean[c]));
-      running_var[c] += static_cast<float>(momentum * (variance * n / (n - 1) - running_var[c]));
-      for (std::size_t i = c; i < image_offset.size(); i += scale.size()) {
-        image_offset[i] = image_offset[i] / static_cast<double>(s.pixels) - offset;
-      }
-    }
-    norm.running_mean.unsafeGetTensorImpl()->bump_version();
-    norm.running_var.unsafeGetTensorImpl()->bump_version();
-    norm.num_batches_tracked.add_(1);
-  }
-};
-
-// y = act(x * scale + shift + residual).
-void scale_act(const at::Tensor& x, const at::Tensor& residual, const Factors& scale, const Factors& shift, Slope slope,
-               const at::Tensor& y) {
-  const Shape s(x);
-  const std::int64_t step = static_cast<std::int64_t>(scale.size()) == s.channels ? 0 : s.channels;
-  with_type(x, [&](auto type) {
-    using T = decltype(type);
-    for_rows(s, [&](std::int64_t image, std::int64_t row, std::int64_t rows) {
-      const std::int64_t at = row * s.channels;
-      row_kernels(type).apply(data<T>(x) + at, residual.defined() ? data<T>(residual) + at : nullptr, rows, s.channels,
-                              scale.data() + image * step, shift.data() + image * step, slope, data<T>(y) + at);
-    });
-  });
-}
-
-// Sums over each image of g and of g (x - centre), g being the gradient before the activation.
-ImageSums gradient_sums(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& x, const Shape& s, const float* centre,
-                        Slope slope) {
-  return with_type(x, [&](auto type) {
-    using T = decltype(type);
-    const auto& kernels = row_kernels(type);
-    return image_sums(s, [&](std::int64_t row, std::int64_t rows, float* sum, float* products) {
-      const std::int64_t at = row * s.channels;
-      kernels.gradient_moments(data<T>(dy) + at, data<T>(y) + at, data<T>(x) + at, rows, s.channels, centre, slope, sum, products);
-    });
-  });
-}
-
-// dx = g a + x b + c, and g to `residual` where it is defined.
-struct GradientFactors {
-  Factors a, b, c;
-  explicit GradientFactors(std::size_t size) : a(size), b(size), c(size) {}
-};
-
-void gradient(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& x, const GradientFactors& f, Slope slope,
-              const at::Tensor& dx, const at::Tensor& residual) {
-  const Shape s(x);
-  const std::int64_t step = static_cast<std::int64_t>(f.a.size()) == s.channels ? 0 : s.channels;
-  with_type(x, [&](auto type) {
-    using T = decltype(type);
-    for_rows(s, [&](std::int64_t image, std::int64_t row, std::int64_t rows) {
-      const std::int64_t at = row * s.channels, k = image * step;
-      row_kernels(type).gradient(data<T>(dy) + at, data<T>(y) + at, data<T>(x) + at, rows, s.channels, f.a.data() + k,
-                                 f.b.data() + k, f.c.data() + k, slope, data<T>(dx) + at,
-                                 residual.defined() ? data<T>(residual) + at : nullptr);
-    });
-  });
-}
-
-// A norm's gradient from the sums over all pixels of the gradient dn of its output and of dn (x - mean): dx = dn a + x b + c.
-struct NormGradient {
-  std::vector<double> a, b, c;
-  at::Tensor weight, bias;
-
-  NormGradient(const std::vector<double>& sum, const std::vector<double>& products, const at::Tensor& weight_in,
-               const at::Tensor& statistics, double n)
-      : a(sum.size()), b(sum.size()), c(sum.size()), weight(at::empty_like(weight_in)), bias(at::empty_like(weight_in)) {
-    const float *w = floats(weight_in), *mean = floats(statistics), *inverse = mean + sum.size();
-    float *dw = weight.data_ptr<float>(), *db = bias.data_ptr<float>();
-    for (std::size_t i = 0; i < sum.size(); ++i) {
-      const double deviation = inverse[i];
-      a[i] = w[i] * deviation;
-      b[i] = -a[i] * deviation * deviation * products[i] / n;
-      c[i] = -a[i] * sum[i] / n - b[i] * mean[i];
-      dw[i] = static_cast<float>(products[i] * deviation);
-      db[i] = static_cast<float>(sum[i]);
-    }
-  }
-};
 
 // Undefined tensors do not go through autograd; absent ones do.
 using Maybe = std::optional<at::Tensor>;
@@ -399,8 +196,6 @@ struct NormExcite : torch::autograd::Function<NormExcite> {
   }
 };
 
-Factors to_factors(const at::Tensor& x) { return {floats(x), floats(x) + x.numel()}; }
-
 struct Excite : torch::autograd::Function<Excite> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const Maybe& tiles, const at::Tensor& squeeze,
                                const at::Tensor& squeeze_bias, const at::Tensor& expand, const at::Tensor& expand_bias) {
@@ -475,13 +270,7 @@ void scale_act_(at::Tensor& x, const at::Tensor& scale, const at::Tensor& residu
 
 at::Tensor image_means(const at::Tensor& x) {
   const Shape s(x);
-  const Factors zero(static_cast<std::size_t>(s.channels));
-  const ImageSums sums = with_type(x, [&](auto type) {
-    using T = decltype(type);
-    return image_sums(s, [&](std::int64_t row, std::int64_t rows, float* sum, float* squares) {
-      row_kernels(type).moments(data<T>(x) + row * s.channels, rows, s.channels, zero.data(), sum, squares);
-    });
-  });
+  const ImageSums sums = moments(x, s, Factors(static_cast<std::size_t>(s.channels)));
   return by_image(s, [&](std::size_t i, std::size_t) { return sums.sum[i] / static_cast<double>(s.pixels); });
 }
 

@@ -1,0 +1,27 @@
+#pragma once
+#include <torch/nn/modules/batchnorm.h>
+
+#include "model/fused/pixels.h"
+
+namespace cellcam::model::fused {
+
+// The norm as y = x * scale + shift, (channels), by the batch's statistics.
+struct BatchNorm {
+  at::Tensor statistics;  // (2, channels) float32: mean and 1 / sqrt(variance + eps), for the backward pass
+  Factors scale, shift;
+  std::vector<double> image_offset;  // (images, channels): each image's mean less the batch's
+
+  // Takes the batch's statistics, which move the norm's own. `s` says what an image is.
+  BatchNorm(const at::Tensor& x, const Shape& s, torch::nn::BatchNorm2dImpl& norm);
+};
+
+// A norm's gradient from the sums over all pixels of the gradient dn of its output and of dn (x - mean): dx = dn a + x b + c.
+struct NormGradient {
+  std::vector<double> a, b, c;
+  at::Tensor weight, bias;
+
+  NormGradient(const std::vector<double>& sum, const std::vector<double>& products, const at::Tensor& weight_in,
+               const at::Tensor& statistics, double n);
+};
+
+}  // namespace cellcam::model::fused
