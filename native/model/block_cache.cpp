@@ -23,7 +23,12 @@ namespace {
 
 constexpr std::size_t kSmallest = std::size_t{1} << 18;  // what lies below, malloc keeps by itself
 constexpr std::size_t kHugePage = std::size_t{1} << 21;
-constexpr std::uintptr_t kPage = 4096;
+// What blocks are aligned to; small allocations seldom are.
+#ifdef __linux__
+constexpr std::uintptr_t kAlignment = 4096;
+#else
+constexpr std::uintptr_t kAlignment = 1;
+#endif
 
 // Sizes in eighths of a power of two, so that blocks fit tensors of nearly their size.
 std::size_t rounded(std::size_t bytes) {
@@ -36,7 +41,7 @@ void* new_block(std::size_t bytes) {
 #ifdef __linux__
   void* block = nullptr;
   const bool huge = bytes >= kHugePage;
-  if (posix_memalign(&block, huge ? kHugePage : kPage, bytes) != 0) return nullptr;
+  if (posix_memalign(&block, huge ? kHugePage : kAlignment, bytes) != 0) return nullptr;
   if (huge) madvise(block, bytes, MADV_HUGEPAGE);  // advice only: any answer will do
   return block;
 #else
@@ -97,8 +102,7 @@ class Allocator : public c10::Allocator {
   }
 
   static void give(void* data) {
-    // Small allocations are seldom aligned to pages, blocks always.
-    if (reinterpret_cast<std::uintptr_t>(data) % kPage != 0 || !instance().give_block(data)) c10::free_cpu(data);
+    if (reinterpret_cast<std::uintptr_t>(data) % kAlignment != 0 || !instance().give_block(data)) c10::free_cpu(data);
   }
 
   bool give_block(void* block) {

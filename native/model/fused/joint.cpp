@@ -15,8 +15,9 @@ using torch::autograd::variable_list;
 
 constexpr auto kNhwc = at::MemoryFormat::ChannelsLast;
 
-// From so many weights on, oneDNN's matrix product takes half to nearly all of the time of its convolution (docs/performance.md).
-constexpr std::int64_t kManyWeights = std::int64_t{1} << 19;
+// From so many bfloat16 weights on, oneDNN's matrix product takes half to nearly all of the time of its convolution; in float32, where
+// MKL's takes its place, it is slower (docs/performance.md).
+bool by_product(const at::Tensor& weight) { return weight.scalar_type() == at::kBFloat16 && weight.numel() >= std::int64_t{1} << 19; }
 
 std::int64_t rows_in(const at::Tensor& x) { return x.size(0) * x.size(2) * x.size(3); }
 
@@ -35,8 +36,8 @@ at::Tensor as_rows(const at::Tensor& image) { return image.permute({0, 2, 3, 1})
 struct JointConv : torch::autograd::Function<JointConv> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const at::Tensor& tiles, const at::Tensor& weight) {
     const at::Tensor rows = joint_rows({whole, tiles});
-    const at::Tensor y = weight.numel() >= kManyWeights ? at::mm(rows, weight.flatten(1).t())
-                                                        : as_rows(at::conv2d(as_image(rows), weight));
+    const at::Tensor y = by_product(weight) ? at::mm(rows, weight.flatten(1).t())
+                                            : as_rows(at::conv2d(as_image(rows), weight));
     ctx->save_for_backward({whole, tiles, weight});
     const Views out = from_rows(y, {whole, tiles});
     return {out.whole, out.tiles};
@@ -49,7 +50,7 @@ struct JointConv : torch::autograd::Function<JointConv> {
     const at::Tensor& weight = saved[2];
     const bool wants_x = ctx->needs_input_grad(0), wants_weight = ctx->needs_input_grad(2);
     at::Tensor dx, dw;
-    if (weight.numel() >= kManyWeights) {
+    if (by_product(weight)) {
       if (wants_x) dx = at::mm(dy, weight.flatten(1));
       if (wants_weight) dw = at::mm(dy.t(), x).view_as(weight);
     } else {
