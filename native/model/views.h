@@ -9,7 +9,7 @@ struct Views {
   at::Tensor whole, tiles;
 
   Views() = default;
-  Views(at::Tensor only) : whole(std::move(only)) {}  // NOLINT: one view is the plain case
+  Views(at::Tensor only) : whole(std::move(only)) {}  // one view is the plain case
   Views(at::Tensor first, at::Tensor second) : whole(std::move(first)), tiles(std::move(second)) {}
 
   bool defined() const { return whole.defined(); }
