@@ -64,10 +64,11 @@ const asked =
   positionals.length === 0 || positionals.includes('all')
     ? Object.keys(measures).filter((name) => o.peer || name !== 'curve')
     : positionals;
-const unknown = asked.find((name) => !(name in measures));
-if (unknown !== undefined) {
+const unknown = asked.find((name) => !Object.hasOwn(measures, name));
+if (unknown === undefined) {
+  start(o.json);
+  for (const name of asked) show(await measures[name]());
+} else {
   console.error(`Expected ${Object.keys(measures).join(', ')} or all but received '${unknown}'`);
-  process.exit(1);
+  process.exitCode = 1;
 }
-start(o.json);
-for (const name of asked) show(await measures[name]());

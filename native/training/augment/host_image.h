@@ -29,6 +29,10 @@ struct Image {
 // Adding and taking off this rounds a float under 2^22 to an integer, halves to even.
 constexpr float kRound = 12582912.0f;
 
+// GaussNoise, a number for each value, and the noise that a pixel's channels share.
+void gauss_noise(const Operation& operation, Image& image);
+void shared_noise(const Operation& operation, Image& image);
+
 // GaussianBlur, MotionBlur or MedianBlur; `padded` is memory to work in.
 void blur_on_host(const Operation& operation, const Image& in, Image& padded, Image& out);
 
