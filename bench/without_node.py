@@ -1,7 +1,7 @@
 """Training steps and predictions beside PyTorch and timm on a machine without Node, say one with a GPU: builds the C++ core against the
-PyTorch that is installed, and prints a table.
+PyTorch that is installed, and prints a table. `test` runs the native tests first, of which some need a GPU.
 
-Usage: python3 bench/without_node.py [train] [infer] [--device cuda] [--backbone NAME] [--batch B] [--crop 384] [--size 512] [--steps 10]
+Usage: python3 bench/without_node.py [test] [train] [infer] [--device cuda] [--backbone NAME] [--batch B] [--crop 384] [--size 512] [--steps 10]
        [--rounds 5] [--threads N] [--build FOLDER] [--modes eager,tuned,compiled]
 """
 import argparse
@@ -36,13 +36,12 @@ class Stepper:
         return statistics.median(self.next()["seconds"])
 
 
-def build(folder):
-    torch_folder = Path(torch.__file__).parent
-    options = ["-DCELLCAM_BENCH=ON", f"-DCELLCAM_LIBTORCH={torch_folder}"]
+def build(folder, target):
+    options = ["-DCELLCAM_BENCH=ON", "-DCELLCAM_TESTS=ON", f"-DCELLCAM_LIBTORCH={Path(torch.__file__).parent}"]
     jobs = str(min(16, os.cpu_count() or 2))
-    for command in (["cmake", "-S", ROOT, "-B", folder, *options], ["cmake", "--build", folder, "--target", "cellcam_bench", "-j", jobs]):
+    for command in (["cmake", "-S", ROOT, "-B", folder, *options], ["cmake", "--build", folder, "--target", target, "-j", jobs]):
         subprocess.run(command, check=True, stdout=sys.stderr)
-    return Path(folder) / "cellcam_bench"
+    return Path(folder) / target
 
 
 def measure(what, bench, o):
@@ -86,9 +85,12 @@ def main():
     parser.add_argument("--modes", default="eager,tuned,compiled")
     o = parser.parse_args()
     print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name() if o.device != 'cpu' else 'CPU'}", flush=True)
-    bench = build(o.build)
+    if "test" in o.what:
+        subprocess.run([build(o.build, "cellcam_tests")], check=True)
+    bench = build(o.build, "cellcam_bench")
     for what in o.what:
-        measure(what, bench, o)
+        if what != "test":
+            measure(what, bench, o)
 
 
 if __name__ == "__main__":

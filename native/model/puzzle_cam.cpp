@@ -17,6 +17,7 @@ PuzzleCam::PuzzleCam(const std::string& backbone, std::int64_t num_classes, std:
       num_classes_(num_classes),
       in_channels_(in_channels),
       dropout_(dropout),
+      format_(usual_format(at::kCPU)),
       features_(info_.create(in_channels)),
       classifier_(torch::nn::Conv2dOptions(info_.out_channels, num_classes, 1).bias(false)) {
   auto cnn = std::make_shared<Cnn>();
@@ -25,19 +26,22 @@ PuzzleCam::PuzzleCam(const std::string& backbone, std::int64_t num_classes, std:
   register_module("cnn1", cnn);
 }
 
-at::MemoryFormat PuzzleCam::memory_format() const {
-  const bool channels_last = device().is_cuda() ? info_.channels_last_cuda : info_.channels_last_cpu;
+at::MemoryFormat PuzzleCam::usual_format(at::Device device) const {
+  const bool channels_last = device.is_cuda() ? info_.channels_last_cuda : info_.channels_last_cpu;
   return channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
-
-at::Tensor PuzzleCam::to_memory_format(const at::Tensor& images) const { return images.contiguous(memory_format()); }
 
 void PuzzleCam::move_to(at::Device device) {
   to(device);
   // Sizes stay the same for thousands of steps, so cuDNN's search pays; what it finds may differ from run to run.
   if (device.is_cuda() && !at::globalContext().deterministicAlgorithms()) at::globalContext().setBenchmarkCuDNN(true);
+  lay_out(usual_format(device));
+}
+
+void PuzzleCam::lay_out(at::MemoryFormat format) {
+  format_ = format;
   for (at::Tensor& p : parameters()) {
-    if (p.dim() == 4) p.set_data(p.detach().contiguous(memory_format()));
+    if (p.dim() == 4) p.set_data(p.detach().contiguous(format));
   }
 }
 
@@ -53,7 +57,7 @@ std::int64_t PuzzleCam::set_trainable(const std::string& prefix, bool trainable)
 }
 
 Views PuzzleCam::activation_maps(const Views& images) {
-  return features_->forward(images.map([&](const at::Tensor& view) { return to_memory_format(view); })).map([&](at::Tensor features) {
+  return features_->forward(images.map([&](const at::Tensor& view) { return view.contiguous(format_); })).map([&](at::Tensor features) {
     if (dropout_ > 0) features = at::dropout(features, dropout_, is_training());
     const at::Tensor maps = classifier_(features);
     return maps.scalar_type() == at::kDouble ? maps : maps.to(at::kFloat);

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "model/backbones/backbone.h"
 
@@ -36,17 +37,22 @@ class PuzzleCam : public torch::nn::Module {
   // Whether the parameters whose names begin so are learned; how many there are.
   std::int64_t set_trainable(const std::string& prefix, bool trainable);
 
-  // Lays convolution weights out as this backbone is fastest on the device, and returns images likewise.
+  // To a device, in the memory format that is said to be this backbone's fastest there.
   void move_to(at::Device device);
-  at::Tensor to_memory_format(const at::Tensor& images) const;
+  // Convolution weights, and from then on images, in this memory format.
+  void lay_out(at::MemoryFormat format);
+  // True but for the first call: a format is measured once a model, since optimisers keep memory that is laid out like the weights.
+  bool format_settled() { return std::exchange(format_settled_, true); }
 
  private:
   Views activation_maps(const Views& images);
-  at::MemoryFormat memory_format() const;
+  at::MemoryFormat usual_format(at::Device device) const;
 
   const BackboneInfo& info_;
   std::int64_t num_classes_, in_channels_;
   double dropout_;
+  at::MemoryFormat format_;
+  bool format_settled_ = false;
   std::shared_ptr<Backbone> features_;
   torch::nn::Conv2d classifier_;
 };

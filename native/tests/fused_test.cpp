@@ -4,10 +4,13 @@
 #include <ATen/core/grad_mode.h>
 
 #include <cmath>
+#include <functional>
 
 #include "check.h"
+#include "emulated_gpu.h"
 #include "model/backbones/layers.h"
 #include "model/block_cache.h"
+#include "model/fused/gpu/norm_act.h"
 #include "model/fused/joint.h"
 #include "model/switches.h"
 #include "reference.h"
@@ -21,8 +24,30 @@ using model::fused::Slope;
 
 constexpr std::int64_t kChannels = 35;  // no multiple of any vector
 
-// How far apart: of float32, and of bfloat16 with its 8 bits.
-double tolerance(at::ScalarType dtype) { return dtype == at::kFloat ? 2e-6 : 8e-3; }
+// How far apart: of float32, of float16 with its 11 bits, and of bfloat16 with its 8.
+double tolerance(at::ScalarType dtype) { return dtype == at::kFloat ? 2e-6 : dtype == at::kHalf ? 1e-3 : 8e-3; }
+
+// The CPU's fused norms, and a GPU's.
+struct Fused {
+  std::string name;
+  std::int64_t channels;
+  std::function<at::Tensor(const at::Tensor&, torch::nn::BatchNorm2dImpl&, Slope, const at::Tensor&)> norm_act;
+  std::function<at::Tensor(const at::Tensor&, torch::nn::BatchNorm2dImpl&, const Excitation&, const at::Tensor&)> norm_excite;
+  std::vector<at::ScalarType> dtypes;
+};
+
+const Fused on_cpu{"", kChannels,
+                   [](const auto& x, auto& norm, Slope slope, const auto& residual) {
+                     check(model::fused::fits(x), "the fused norm does not take it");
+                     return model::fused::norm_act(x, norm, slope, residual).whole;
+                   },
+                   [](const auto& x, auto& norm, const auto& w, const auto& residual) { return model::fused::norm_excite(x, norm, w, residual).whole; },
+                   {at::kFloat, at::kBFloat16}};
+
+// Channels in one block of threads, and in two of which the second is not full.
+Fused on_gpu(std::int64_t channels) {
+  return {"GPU ", channels, model::fused::gpu::norm_act, model::fused::gpu::norm_excite, {at::kFloat, at::kHalf, at::kBFloat16}};
+}
 
 at::Tensor values(const std::string& key, at::IntArrayRef shape, at::ScalarType dtype, double offset = 0) {
   const at::Tensor u = (uniforms(key, 1, shape) * 2 - 1 + offset).to(dtype);
@@ -38,17 +63,18 @@ at::Tensor excitation(const at::Tensor& x, const Excitation& w) {
 
 // Tensors that get gradients, as given and in float64.
 struct Leaves {
-  std::vector<at::Tensor> own, exact;
+  std::int64_t channels = kChannels;
+  std::vector<at::Tensor> own{}, exact{};
   std::pair<at::Tensor, at::Tensor> add(const at::Tensor& value) {
     own.push_back(value.detach().requires_grad_());
     exact.push_back(value.detach().to(at::kDouble).requires_grad_());
     return {own.back(), exact.back()};
   }
   std::pair<Excitation, Excitation> add_excitation() {
-    const auto [a, a64] = add(values("squeeze", {4, kChannels, 1, 1}, at::kFloat));
+    const auto [a, a64] = add(values("squeeze", {4, channels, 1, 1}, at::kFloat));
     const auto [b, b64] = add(values("squeeze_bias", {4}, at::kFloat));
-    const auto [c, c64] = add(values("expand", {kChannels, 4, 1, 1}, at::kFloat));
-    const auto [d, d64] = add(values("expand_bias", {kChannels}, at::kFloat));
+    const auto [c, c64] = add(values("expand", {channels, 4, 1, 1}, at::kFloat));
+    const auto [d, d64] = add(values("expand_bias", {channels}, at::kFloat));
     return {{a, b, c, d}, {a64, b64, c64, d64}};
   }
   void check_gradients(double limit, const std::string& what) const {
@@ -67,12 +93,12 @@ void check_outputs(const at::Tensor& own, const at::Tensor& exact, double limit,
 }
 
 torch::nn::BatchNorm2d norm_of(Leaves& leaves, std::vector<at::Tensor>& exact) {
-  torch::nn::BatchNorm2d norm(kChannels);
-  const auto [weight, weight64] = leaves.add(values("weight", {kChannels}, at::kFloat, 1.5));
-  const auto [bias, bias64] = leaves.add(values("bias", {kChannels}, at::kFloat));
+  torch::nn::BatchNorm2d norm(leaves.channels);
+  const auto [weight, weight64] = leaves.add(values("weight", {leaves.channels}, at::kFloat, 1.5));
+  const auto [bias, bias64] = leaves.add(values("bias", {leaves.channels}, at::kFloat));
   norm->weight = weight;
   norm->bias = bias;
-  exact = {weight64, bias64, at::zeros({kChannels}, at::kDouble), at::ones({kChannels}, at::kDouble)};
+  exact = {weight64, bias64, at::zeros({leaves.channels}, at::kDouble), at::ones({leaves.channels}, at::kDouble)};
   return norm;
 }
 
@@ -80,18 +106,16 @@ at::Tensor exact_norm(const at::Tensor& x, const std::vector<at::Tensor>& n) {
   return at::batch_norm(x, n[0], n[1], n[2], n[3], /*training=*/true, 0.1, 1e-5, false);
 }
 
-void norm_act_case(at::ScalarType dtype, Slope slope, bool with_residual, double offset) {
+void norm_act_case(const Fused& fused, at::ScalarType dtype, Slope slope, bool with_residual, double offset) {
   std::ostringstream what;
-  what << "norm_act " << dtype << " slope " << slope << (with_residual ? " + residual" : "") << " around " << offset;
-  Leaves leaves;
+  what << fused.name << "norm_act " << dtype << " slope " << slope << (with_residual ? " + residual" : "") << " around " << offset;
+  Leaves leaves{fused.channels};
   std::vector<at::Tensor> n;
   auto norm = norm_of(leaves, n);
-  const auto [x, x64] = leaves.add(values("x", {3, kChannels, 9, 7}, dtype, offset));
+  const auto [x, x64] = leaves.add(values("x", {3, fused.channels, 9, 7}, dtype, offset));
   at::Tensor residual, residual64;
-  if (with_residual) std::tie(residual, residual64) = leaves.add(values("residual", {3, kChannels, 9, 7}, dtype));
-  if (!model::switched_on("CELLCAM_FUSED_NORM")) throw Skipped("CELLCAM_FUSED_NORM=0");
-  check(model::fused::fits(x), what.str() + ": is not taken");
-  const at::Tensor y = model::fused::norm_act(x, *norm, slope, residual).whole;
+  if (with_residual) std::tie(residual, residual64) = leaves.add(values("residual", {3, fused.channels, 9, 7}, dtype));
+  const at::Tensor y = fused.norm_act(x, *norm, slope, residual);
   at::Tensor sum = exact_norm(x64, n);
   if (with_residual) sum = sum + residual64;
   // Values of float32 around 1000 are known to 6e-5 only: that is what is left of their differences.
@@ -103,30 +127,56 @@ void norm_act_case(at::ScalarType dtype, Slope slope, bool with_residual, double
   check(norm->num_batches_tracked.item<std::int64_t>() == 1, what.str() + ": batches tracked");
 }
 
-const Register norm_act_cases("fused norms: outputs, gradients and running statistics", [] {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+void norm_act_cases(const Fused& fused) {
+  for (const auto dtype : fused.dtypes) {
     for (const Slope slope : {1.0f, 0.0f, 0.01f}) {
-      for (const bool residual : {false, true}) norm_act_case(dtype, slope, residual, 0);
+      for (const bool residual : {false, true}) norm_act_case(fused, dtype, slope, residual, 0);
     }
   }
-  norm_act_case(at::kFloat, 0, false, 1000);
-});
+  norm_act_case(fused, at::kFloat, 1, false, 1000);  // no ReLU: the signs of values so rounded are chance
+}
 
-const Register norm_excite_cases("fused norms with excitation: outputs, gradients and running statistics", [] {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    const std::string what = dtype == at::kFloat ? "norm_excite float32" : "norm_excite bfloat16";
-    Leaves leaves;
+void norm_excite_cases(const Fused& fused) {
+  for (const auto dtype : fused.dtypes) {
+    std::ostringstream what;
+    what << fused.name << "norm_excite " << dtype;
+    Leaves leaves{fused.channels};
     std::vector<at::Tensor> n;
     auto norm = norm_of(leaves, n);
-    const auto [x, x64] = leaves.add(values("x", {3, kChannels, 9, 7}, dtype));
-    const auto [residual, residual64] = leaves.add(values("residual", {3, kChannels, 9, 7}, dtype));
+    const auto [x, x64] = leaves.add(values("x", {3, fused.channels, 9, 7}, dtype));
+    const auto [residual, residual64] = leaves.add(values("residual", {3, fused.channels, 9, 7}, dtype));
     const auto [w, w64] = leaves.add_excitation();
-    const at::Tensor y = model::fused::norm_excite(x, *norm, w, residual).whole;
+    const at::Tensor y = fused.norm_excite(x, *norm, w, residual);
     const at::Tensor exact = exact_norm(x64, n);
-    check_outputs(y, (exact * excitation(exact, w64) + residual64).relu(), tolerance(dtype), what);
-    leaves.check_gradients(dtype == at::kFloat ? 2e-5 : 2e-2, what);
-    check_close(norm->running_mean, n[2], 1e-6, what + ": running mean");
-    check_close(norm->running_var, n[3], 1e-5, what + ": running variance");
+    check_outputs(y, (exact * excitation(exact, w64) + residual64).relu(), tolerance(dtype), what.str());
+    leaves.check_gradients(dtype == at::kFloat ? 2e-5 : 2e-2, what.str());
+    check_close(norm->running_mean, n[2], 1e-6, what.str() + ": running mean");
+    check_close(norm->running_var, n[3], 1e-5, what.str() + ": running variance");
+  }
+}
+
+const Register on_the_cpu("fused norms: outputs, gradients and running statistics", [] {
+  if (!model::switched_on("CELLCAM_FUSED_NORM")) throw Skipped("CELLCAM_FUSED_NORM=0");
+  norm_act_cases(on_cpu);
+  norm_excite_cases(on_cpu);
+});
+
+const Register on_a_gpu("a GPU's fused norms, its threads emulated: outputs, gradients and running statistics", [] {
+  const EmulatedGpu gpu;
+  norm_act_cases(on_gpu(40));
+  norm_act_case(on_gpu(264), at::kFloat, 0, true, 0);
+  norm_excite_cases(on_gpu(40));
+});
+
+const Register compiled("a GPU's kernels compile for several generations", [] {
+  for (const auto dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    for (const int major : {8, 9, 10}) {
+      try {
+        check(!model::fused::gpu::compile(model::fused::gpu::kernel_source(dtype), major, 0).empty(), "no machine code");
+      } catch (const c10::Error& e) {
+        throw Skipped("CUDA's run-time compiler is not to be had: " + std::string(e.what_without_backtrace()).substr(0, 100));
+      }
+    }
   }
 });
 

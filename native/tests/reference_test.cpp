@@ -143,7 +143,7 @@ struct ModelCase {
     check_gradients("train.a1.0_b1.0_g0.5.grad.", want);
     checkpoint::NamedTensors named;
     for (const auto& p : model.named_parameters()) named.emplace_back(p.key(), p.value());
-    training::Adam(named, {}).step(3e-4);
+    training::Adam(named, {}).step(at::scalar_tensor(3e-4, at::kDouble));
     const auto parameters = model.named_parameters();
     for (const std::string& key : want.names()) {
       if (key.rfind("adam.", 0) != 0 || key.find(".ref64") == std::string::npos) continue;

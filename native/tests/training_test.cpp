@@ -42,7 +42,7 @@ const Register adam_steps("three Adam steps equal the formula in double", [] {
   for (int t = 1; t <= 3; ++t) {
     const at::Tensor g = at::tensor({0.1 * t, -0.2, 0.3 * t * t}, at::kFloat);
     p.mutable_grad() = g;
-    adam.step(3e-4);
+    adam.step(at::scalar_tensor(3e-4, at::kDouble));
     for (int i = 0; i < 3; ++i) {
       const double gi = g[i].item<double>();
       m[i] = 0.9 * m[i] + 0.1 * gi;
@@ -57,7 +57,7 @@ const Register skipped_step("a step with infinite gradients changes nothing", []
   at::Tensor p = at::ones({4}).requires_grad_(true);
   training::Adam adam({{"p", p}}, {});
   p.mutable_grad() = at::full({4}, std::numeric_limits<float>::infinity());
-  adam.step(1e-3, training::Adam::Scaled{at::full({1}, 2.0f), at::ones({1})});
+  adam.step(at::scalar_tensor(1e-3, at::kDouble), training::Adam::Scaled{at::full({1}, 2.0f), at::ones({1})});
   check(at::equal(p.detach(), at::ones({4})), "the parameter moved");
   check_near(adam.state().back().second.item<double>(), 0, 0, "steps counted");
 });
@@ -67,7 +67,7 @@ const Register groups("groups have rates of their own and frozen parameters stan
   training::Adam adam({{"head.a", a}, {"body.b", b}, {"body.c", c}}, {0.9, 0.999, 1e-8, {{"head.", 10}}});
   c.set_requires_grad(false);
   for (at::Tensor* p : {&a, &b}) p->mutable_grad() = at::ones({1});
-  adam.step(1e-3);
+  adam.step(at::scalar_tensor(1e-3, at::kDouble));
   check_near(a.item<double>(), -1e-2, 1e-6, "the head's step");
   check_near(b.item<double>(), -1e-3, 1e-6, "the body's step");
   check(at::equal(c.detach(), at::zeros({1})), "a frozen parameter moved");

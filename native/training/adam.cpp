@@ -61,13 +61,13 @@ std::vector<Adam::Group> Adam::groups() const {
   return groups;
 }
 
-void Adam::step(double learning_rate, const std::optional<Scaled>& scaled) {
+void Adam::step(const at::Tensor& learning_rate, const std::optional<Scaled>& scaled) {
   const at::NoGradGuard no_grad;
   std::optional<at::Tensor> scale, found_inf;
   if (scaled) scale = scaled->scale, found_inf = scaled->found_inf;
   for (Group& g : groups()) {
     at::_foreach_add_(g.steps, 1);
-    at::_fused_adam_(g.parameters, g.gradients, g.exp_avg, g.exp_avg_sq, {}, g.steps, learning_rate * g.factor,
+    at::_fused_adam_(g.parameters, g.gradients, g.exp_avg, g.exp_avg_sq, {}, g.steps, g.factor == 1 ? learning_rate : learning_rate * g.factor,
                      options_.beta1, options_.beta2, /*weight_decay=*/0, options_.epsilon, /*amsgrad=*/false,
                      /*maximize=*/false, scale, found_inf);
     // A step that was left out does not count.

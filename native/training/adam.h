@@ -31,7 +31,8 @@ class Adam {
 
   void zero_grad();
   std::vector<at::Tensor> gradients() const;  // of all that are learned; one without a gradient is an error
-  void step(double learning_rate, const std::optional<Scaled>& scaled = std::nullopt);
+  // learning_rate: a scalar, read where the parameters are unless it lies on the CPU.
+  void step(const at::Tensor& learning_rate, const std::optional<Scaled>& scaled = std::nullopt);
 
   // Moments as `exp_avg.<name>` and `exp_avg_sq.<name>`, which share storage with the optimiser, and `steps` in the same order.
   checkpoint::NamedTensors state() const;

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "error.h"
+#include "model/memory_format.h"
 #include "training/augment/augment.h"
 #include "training/augment/mix.h"
 
@@ -28,14 +29,22 @@ at::Tensor losses_of(const model::ComboLossValue& loss) {
   return at::stack({loss.total, loss.full, loss.tiled, loss.l1}).detach().to(at::kDouble);
 }
 
+at::Tensor probabilities_of(const model::PuzzleOutput& output) { return output.logits.detach().sigmoid(); }
+
+at::TensorOptions rate_options(at::Device device) {
+  return at::TensorOptions().device(device).dtype(device.is_cuda() ? at::kFloat : at::kDouble);
+}
+
 }  // namespace
 
 Trainer::Trainer(std::shared_ptr<model::PuzzleCam> model, TrainerOptions options)
-    : model_(std::move(model)),
+    : model_(model::in_fastest_format(std::move(model), options.precision, /*training=*/true)),
       options_(std::move(options)),
       adam_(parameters_of(*model_), options_.adam),
       scaler_(model_->device(), options_.scaler),
-      normalise_(channel_values(options_.mean, model_->device()), channel_values(options_.std, model_->device())) {
+      normalise_(channel_values(options_.mean, model_->device()), channel_values(options_.std, model_->device())),
+      recorded_(model_->device()),
+      learning_rate_(at::zeros({}, rate_options(model_->device()))) {
   if (model_->device().is_cuda()) copy_ = std::make_unique<DeviceCopy>(model_->device());
 }
 
@@ -50,7 +59,7 @@ Trainer::Pass Trainer::forward(const at::Tensor& images, const at::Tensor& targe
   return pass;
 }
 
-void Trainer::optimise(const at::Tensor& loss, double learning_rate) {
+void Trainer::optimise(const at::Tensor& loss, const at::Tensor& learning_rate) {
   adam_.zero_grad();
   if (options_.precision != model::Precision::fp16) {
     loss.backward();
@@ -64,17 +73,36 @@ void Trainer::optimise(const at::Tensor& loss, double learning_rate) {
   scaler_.update(found_inf);
 }
 
-Trainer::Pass Trainer::train_on(const at::Tensor& images, const at::Tensor& targets, double learning_rate,
-                                std::uint64_t seed) {
+Trainer::Result Trainer::validate_on(const at::Tensor& images, const at::Tensor& targets) {
+  const at::NoGradGuard no_grad;
+  const Pass pass = forward(images, targets);
+  return {losses_of(pass.loss), probabilities_of(pass.output)};
+}
+
+Trainer::Result Trainer::train_on(const at::Tensor& images, const at::Tensor& targets, double learning_rate, std::uint64_t seed) {
   if (model_->dropout() > 0) {
     at::Generator generator = at::globalContext().defaultGenerator(model_->device());
     const std::lock_guard lock(generator.mutex());
     generator.set_current_seed(seed);
   }
+  learning_rate_.fill_(learning_rate);
   const at::AutoGradMode grad(true);
-  Pass pass = forward(images, targets);
-  optimise(pass.loss.total, learning_rate);
-  return pass;
+  const model::Recorded::Tensors out =
+      recorded_(parameters_key(), {images, targets, learning_rate_}, [this](const model::Recorded::Tensors& inputs) -> model::Recorded::Tensors {
+        const Pass pass = forward(inputs[0], inputs[1]);
+        optimise(pass.loss.total, inputs[2]);
+        return {losses_of(pass.loss), probabilities_of(pass.output)};
+      });
+  return {out[0], out[1]};
+}
+
+std::vector<std::int64_t> Trainer::parameters_key() const {
+  std::vector<std::int64_t> key;
+  for (const at::Tensor& p : model_->parameters()) {
+    key.push_back(reinterpret_cast<std::intptr_t>(p.const_data_ptr()));
+    key.push_back(p.requires_grad());
+  }
+  return key;
 }
 
 StepLosses Trainer::step(const at::Tensor& images, const at::Tensor& targets, double learning_rate) {
@@ -82,8 +110,7 @@ StepLosses Trainer::step(const at::Tensor& images, const at::Tensor& targets, do
   model_->train();
   const at::Device device = model_->device();
   const std::uint64_t seed = augment::image_seed(options_.seed, 0, single_steps_++);
-  const Pass pass = train_on(images.to(device), targets.to(device), learning_rate, seed);
-  const at::Tensor losses = losses_of(pass.loss).cpu();
+  const at::Tensor losses = train_on(images.to(device), targets.to(device), learning_rate, seed).losses.cpu();
   const double* v = losses.data_ptr<double>();
   return {v[0], v[1], v[2], v[3]};
 }
@@ -132,9 +159,9 @@ class Trainer::Epoch {
     const std::int64_t first = lease->batch * request_.batch;
     const std::int64_t count = std::min(request_.batch, images_total_ - first);
     const auto [images, targets] = read(*lease, first, count);
-    const Pass pass = run(images, targets, lease->batch);
-    sums_.add_(losses_of(pass.loss), static_cast<double>(count));
-    probabilities_.narrow(0, first, count).copy_(pass.output.logits.detach().sigmoid());
+    const Result result = run(images, targets, lease->batch);
+    sums_.add_(result.losses, static_cast<double>(count));
+    probabilities_.narrow(0, first, count).copy_(result.probabilities);
     images_ += count;
     next_batch_ = lease->batch + 1;
     return true;
@@ -173,13 +200,10 @@ class Trainer::Epoch {
     return trainer_.prepare(slot, targets_.narrow(0, first, count), request_, first);
   }
 
-  Pass run(const at::Tensor& images, const at::Tensor& targets, std::int64_t batch) {
-    if (request_.train) {
-      const std::uint64_t seed = augment::image_seed(trainer_.options_.seed, request_.epoch, batch * request_.batch);
-      return trainer_.train_on(images, targets, request_.learning_rates.at(static_cast<std::size_t>(batch)), seed);
-    }
-    const at::NoGradGuard no_grad;
-    return trainer_.forward(images, targets);
+  Result run(const at::Tensor& images, const at::Tensor& targets, std::int64_t batch) {
+    if (!request_.train) return trainer_.validate_on(images, targets);
+    const std::uint64_t seed = augment::image_seed(trainer_.options_.seed, request_.epoch, batch * request_.batch);
+    return trainer_.train_on(images, targets, request_.learning_rates.at(static_cast<std::size_t>(batch)), seed);
   }
 
   Trainer& trainer_;

@@ -12,6 +12,7 @@
 #include "model/combo_loss.h"
 #include "model/precision.h"
 #include "model/puzzle_cam.h"
+#include "model/recorded.h"
 #include "training/adam.h"
 #include "training/augment/augment.h"
 #include "training/augment/sampler.h"
@@ -92,12 +93,20 @@ class Trainer {
     model::PuzzleOutput output;
     model::ComboLossValue loss;
   };
+  // What a batch leaves behind on the device.
+  struct Result {
+    at::Tensor losses;         // (4) float64: total, full, tiled, l1
+    at::Tensor probabilities;  // (B, K) float32
+  };
   class Epoch;
 
   Pass forward(const at::Tensor& images, const at::Tensor& targets);
-  // `seed` is what dropout draws from.
-  Pass train_on(const at::Tensor& images, const at::Tensor& targets, double learning_rate, std::uint64_t seed);
-  void optimise(const at::Tensor& loss, double learning_rate);
+  Result validate_on(const at::Tensor& images, const at::Tensor& targets);
+  // `seed` is what dropout draws from. The result holds until the next step.
+  Result train_on(const at::Tensor& images, const at::Tensor& targets, double learning_rate, std::uint64_t seed);
+  void optimise(const at::Tensor& loss, const at::Tensor& learning_rate);
+  // What decides which operations a step runs: a recording of it holds only as long as this stays.
+  std::vector<std::int64_t> parameters_key() const;
   // A slot's images to the device, augmented (training only) and normalised, with their targets, which mixing changes.
   std::pair<at::Tensor, at::Tensor> prepare(const at::Tensor& slot, const at::Tensor& targets, const EpochRequest& request,
                                             std::int64_t first_image);
@@ -108,6 +117,8 @@ class Trainer {
   Adam adam_;
   GradScaler scaler_;
   augment::Normalisation normalise_;
+  model::Recorded recorded_;
+  at::Tensor learning_rate_;  // a scalar: float32 on a CUDA device, where a recorded step reads it, else float64
   at::Tensor input_memory_;  // of the last training batch, for the next
   std::int64_t single_steps_ = 0;  // how often step() was called
   std::unique_ptr<DeviceCopy> copy_;  // CUDA only

@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include "model/fused/gpu/norm_act.h"
 #include "model/fused/joint.h"
 #include "model/switches.h"
 
@@ -65,6 +66,7 @@ Views ConvNorm::operator()(const Views& x, fused::Slope slope, const Views& resi
   const Views y = convolve(x);
   if (norm_->is_training() && fused::fits(y)) return fused::norm_act(y, *norm_, slope, residual);
   return each(y, residual, [&](const auto& view, const auto& added) {
+    if (norm_->is_training() && fused::gpu::fits(view)) return fused::gpu::norm_act(view, *norm_, slope, added);
     const torch::Tensor n = norm_->forward(view);
     return activate_(added.defined() ? n.add_(added) : n, slope);
   });
@@ -81,8 +83,10 @@ Views ConvNorm::excited(const Views& x, SqueezeExcite& excite, const Views& resi
   }
   const Views y = convolve(x);
   if (norm_->is_training() && fused::fits(y) && fused::fits(residual)) return fused::norm_excite(y, *norm_, excite.weights(), residual);
-  const Views weighted = excite.forward(y.map([&](const torch::Tensor& view) { return norm_->forward(view); }));
-  return each(weighted, residual, [](const torch::Tensor& view, const torch::Tensor& added) { return view.add(added).relu_(); });
+  return each(y, residual, [&](const torch::Tensor& view, const torch::Tensor& added) {
+    if (norm_->is_training() && fused::gpu::fits(view)) return fused::gpu::norm_excite(view, *norm_, excite.weights(), added);
+    return excite.forward(norm_->forward(view)).whole.add(added).relu_();
+  });
 }
 
 }  // namespace cellcam::model

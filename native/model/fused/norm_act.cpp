@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/fused/batch_norm.h"
+#include "model/fused/excited.h"
 #include "model/fused/joint.h"
 #include "model/switches.h"
 
@@ -40,8 +41,6 @@ class Saved {
   variable_list list_;
   std::size_t common_, each_;
 };
-
-void add_to(at::Tensor& sum, const at::Tensor& term) { sum = sum.defined() ? sum.add_(term) : term; }
 
 struct NormAct : torch::autograd::Function<NormAct> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const Maybe& tiles, const at::Tensor& weight,
@@ -85,39 +84,6 @@ struct NormAct : torch::autograd::Function<NormAct> {
     return {dx.whole, dx.tiles, weight, bias, residual.whole, residual.tiles, {}, {}};
   }
 };
-
-// The small network of a squeeze-and-excitation with its own backward pass, in float32.
-struct Excited {
-  at::Tensor means, hidden, weights;  // (B, C), (B, squeezed), (B, C)
-
-  Excited(const at::Tensor& image_means, const Excitation& w)
-      : means(image_means),
-        hidden(at::addmm(w.squeeze_bias, means, w.squeeze.flatten(1).t()).relu_()),
-        weights(at::addmm(w.expand_bias, hidden, w.expand.flatten(1).t()).sigmoid_()) {}
-  Excited(at::Tensor image_means, at::Tensor hidden_in, at::Tensor weights_in)
-      : means(std::move(image_means)), hidden(std::move(hidden_in)), weights(std::move(weights_in)) {}
-
-  struct Gradient {
-    at::Tensor means, squeeze, squeeze_bias, expand, expand_bias;
-    // The weights' gradients are sums over views.
-    void add(const Gradient& other) {
-      add_to(squeeze, other.squeeze);
-      add_to(squeeze_bias, other.squeeze_bias);
-      add_to(expand, other.expand);
-      add_to(expand_bias, other.expand_bias);
-    }
-  };
-  Gradient backward(const at::Tensor& of_weights, const at::Tensor& squeeze, const at::Tensor& expand) const {
-    const at::Tensor dz = of_weights * weights * (1 - weights);
-    const at::Tensor dh = at::mm(dz, expand.flatten(1)) * hidden.gt(0);
-    return {at::mm(dh, squeeze.flatten(1)), at::mm(dh.t(), means).view_as(squeeze), dh.sum(0),
-            at::mm(dz.t(), hidden).view_as(expand), dz.sum(0)};
-  }
-};
-
-Excitation detached(const Excitation& w) {
-  return {w.squeeze.detach(), w.squeeze_bias.detach(), w.expand.detach(), w.expand_bias.detach()};
-}
 
 // (images, channels) float32 of f(image * channels + channel, channel).
 template <typename F>

@@ -1,6 +1,7 @@
 #pragma once
 #include <torch/nn/modules/batchnorm.h>
 
+#include "model/fused/excited.h"
 #include "model/fused/rows.h"
 #include "model/views.h"
 
@@ -16,11 +17,6 @@ bool fits(const Views& x);
 
 // act(norm(x) + residual) in training mode: each view's own statistics, which move the running ones. `residual` may be undefined.
 Views norm_act(const Views& x, torch::nn::BatchNorm2dImpl& norm, Slope slope, const Views& residual = {});
-
-// Weights (squeezed, channels, 1, 1) and (channels, squeezed, 1, 1) of a squeeze-and-excitation, and their biases.
-struct Excitation {
-  at::Tensor squeeze, squeeze_bias, expand, expand_bias;
-};
 
 // relu(n * excitation(mean of n over each image) + residual) with n = norm(x), in training mode.
 Views norm_excite(const Views& x, torch::nn::BatchNorm2dImpl& norm, const Excitation& weights, const Views& residual);

@@ -1,0 +1,93 @@
+// What only a CUDA device can show, each against the CPU; skipped without one.
+#include <ATen/Functions.h>
+#include <torch/cuda.h>
+
+#include <cmath>
+
+#include "check.h"
+#include "checkpoint/state_dict.h"
+#include "generated.h"
+#include "inference/predictor.h"
+#include "model/memory_format.h"
+#include "training/trainer.h"
+
+namespace cellcam::tests {
+namespace {
+
+constexpr std::int64_t kClasses = 19, kChannels = 4, kSize = 128;
+const std::vector<float> kMean(kChannels, 0.5f), kStd(kChannels, 0.25f);
+
+void need_cuda() {
+  if (!torch::cuda::is_available()) throw Skipped("no CUDA device");
+}
+
+std::shared_ptr<model::PuzzleCam> model_on(at::Device device, const std::string& backbone = "seresnext50_32x4d") {
+  auto model = std::make_shared<model::PuzzleCam>(backbone, kClasses, kChannels);
+  checkpoint::NamedTensors state = checkpoint::state_dict(*model);
+  for (auto& [name, tensor] : state) tensor = state_tensor(name, 1, tensor);
+  checkpoint::load_state_dict(*model, state);
+  model->move_to(device);
+  return model;
+}
+
+// The losses of steps of which most can be recorded: images and learning rates change at each, once the batch is smaller, and later on
+// half of the network is frozen.
+std::vector<double> losses_of_steps(at::Device device, model::Precision precision) {
+  const auto model = model_on(device);
+  training::TrainerOptions options;
+  options.precision = precision;
+  options.mean = kMean;
+  options.std = kStd;
+  training::Trainer trainer(model, options);
+  std::vector<double> losses;
+  for (int i = 0; i < 16; ++i) {
+    const std::int64_t batch = i == 6 ? 1 : 2;
+    if (i == 10) model->set_trainable("cnn1.mfeatures.layer1", false);
+    const auto seed = static_cast<std::uint64_t>(i % 3 + 1);
+    const at::Tensor targets = uniforms("target", seed, {batch, kClasses}).lt(0.15).to(at::kFloat);
+    losses.push_back(trainer.step(input_images({batch, kChannels, kSize, kSize}, seed), targets, i % 5 == 4 ? 0 : 1e-4 * (i + 1)).total);
+  }
+  return losses;
+}
+
+const Register steps("recorded training steps go the way of the CPU's", [] {
+  need_cuda();
+  const std::vector<double> expected = losses_of_steps(at::kCPU, model::Precision::fp32);
+  for (const model::Precision precision : {model::Precision::fp32, model::Precision::bf16, model::Precision::fp16}) {
+    const std::vector<double> found = losses_of_steps(at::Device("cuda:0"), precision);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      check_near(found[i], expected[i], precision == model::Precision::fp32 ? 0.01 : 0.05, model::precision_name(precision) + ", step " + std::to_string(i));
+    }
+  }
+});
+
+const Register predictions("recorded predictions equal the CPU's, also after a change of weights", [] {
+  need_cuda();
+  const auto on_cpu = model_on(at::kCPU), on_cuda = model_on(at::Device("cuda:0"));
+  inference::Predictor expected({on_cpu}, model::Precision::fp32, kMean, kStd), found({on_cuda}, model::Precision::fp32, kMean, kStd);
+  for (int i = 0; i < 12; ++i) {
+    if (i == 8) {
+      for (const auto& m : {on_cpu, on_cuda}) {
+        const at::NoGradGuard no_grad;
+        m->named_parameters()["cnn1.mclassifier.weight"].mul_(-0.5);
+        m->named_parameters()["cnn1.mfeatures.layer4.0.bn1.weight"].mul_(1.5);
+      }
+    }
+    const at::Tensor images = (uniforms("bytes", static_cast<std::uint64_t>(i), {3, kSize, kSize, kChannels}) * 255).to(at::kByte);
+    const bool flips = i % 6 == 5;
+    const inference::Prediction a = expected.predict(images, flips), b = found.predict(images, flips);
+    const double distance = (a.maps - b.maps).abs().max().item<double>(), size = a.maps.abs().max().item<double>();
+    check(distance < 0.01 * size, "maps of prediction " + std::to_string(i) + " are " + std::to_string(distance) + " apart, of " + std::to_string(size));
+  }
+});
+
+const Register formats("the memory format is measured once a backbone", [] {
+  need_cuda();
+  const auto model = model_on(at::Device("cuda:0"), "resnet18");
+  const at::MemoryFormat first = model::fastest_memory_format(*model, model::Precision::fp16, true);
+  check(first == at::MemoryFormat::ChannelsLast || first == at::MemoryFormat::Contiguous, "neither of the two formats");
+  check(model::fastest_memory_format(*model, model::Precision::fp16, true) == first, "another format the second time");
+});
+
+}  // namespace
+}  // namespace cellcam::tests
