@@ -22,7 +22,8 @@ class Stepper:
     def __init__(self, name, command):
         self.name = name
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.check = self.next()["check"]
+        self.ready = self.next()
+        self.check = self.ready["check"]
 
     def next(self):
         for line in self.process.stdout:
@@ -49,7 +50,8 @@ def measure(what, bench, o):
     common = ["--device", o.device, "--backbone", o.backbone, "--batch", str(o.batch), "--size", str(size), "--threads", str(o.threads)]
     steppers = [Stepper("cellcam", [bench, what, *common])]
     for mode in o.modes.split(","):
-        peer = Stepper(mode, [sys.executable, ROOT / "bench" / "peers" / "network.py", what, mode, *common])
+        precision = [] if mode == "eager" else ["--precision", steppers[0].ready["precision"]]
+        peer = Stepper(mode, [sys.executable, ROOT / "bench" / "peers" / "network.py", what, mode, *common, *precision])
         index = 0 if what == "train" else -1
         ours, theirs = steppers[0].check[index], peer.check[index]
         if abs(ours - theirs) > ALLOWED * abs(theirs):

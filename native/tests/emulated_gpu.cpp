@@ -52,15 +52,15 @@ Kernel kernel(void (*f)(A)) {
 
 namespace float32 {
 using T = float;
-#include "model/fused/gpu/kernels.inc"
+#include "model/fused/gpu/kernels.inl"
 }  // namespace float32
 namespace float16 {
 using T = at::Half;
-#include "model/fused/gpu/kernels.inc"
+#include "model/fused/gpu/kernels.inl"
 }  // namespace float16
 namespace bfloat16 {
 using T = at::BFloat16;
-#include "model/fused/gpu/kernels.inc"
+#include "model/fused/gpu/kernels.inl"
 }  // namespace bfloat16
 
 void run_block(const Kernel& kernel, void* argument) {

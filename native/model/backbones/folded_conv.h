@@ -18,6 +18,8 @@ class FoldedConv {
  public:
   explicit FoldedConv(const ConvShape& shape) : shape_(shape) {}
 
+  const ConvShape& shape() const { return shape_; }
+
   // act(norm(conv(x)) + residual) in evaluation mode, without gradients, in autocast's type where that is on. `slope` as in
   // fused/rows.h; the result may lie in `residual`.
   at::Tensor operator()(const at::Tensor& x, torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, float slope,

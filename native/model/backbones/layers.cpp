@@ -57,8 +57,12 @@ ConvNorm::ConvNorm(torch::nn::Module& parent, const std::string& name, const Con
     : ConvNorm(part(parent, name), "conv", "bn", shape) {}
 
 Views ConvNorm::convolve(const Views& x) {
-  const bool joins = conv_->options.kernel_size()->at(0) == 1 && conv_->options.stride()->at(0) == 1 && fused::joins(x);
-  return joins ? fused::joint_conv(x, conv_->weight) : x.map([&](const torch::Tensor& view) { return conv_->forward(view); });
+  const ConvShape& shape = folded_->shape();
+  if (shape.kernel == 1 && shape.stride == 1 && fused::joins(x)) return fused::joint_conv(x, conv_->weight);
+  if (fused::joins_spatially(x, conv_->weight, shape.stride, shape.groups)) {
+    return fused::joint_spatial_conv(x, conv_->weight, shape.stride, shape.padding());
+  }
+  return x.map([&](const torch::Tensor& view) { return conv_->forward(view); });
 }
 
 Views ConvNorm::operator()(const Views& x, fused::Slope slope, const Views& residual) {

@@ -17,7 +17,8 @@ constexpr auto kNhwc = at::MemoryFormat::ChannelsLast;
 
 // From so many bfloat16 weights on, oneDNN's matrix product takes half to nearly all of the time of its convolution; in float32, where
 // MKL's takes its place, it is slower (docs/performance.md).
-bool by_product(const at::Tensor& weight) { return weight.scalar_type() == at::kBFloat16 && weight.numel() >= std::int64_t{1} << 19; }
+constexpr std::int64_t kManyWeights = std::int64_t{1} << 19;
+bool by_product(const at::Tensor& weight) { return weight.scalar_type() == at::kBFloat16 && weight.numel() >= kManyWeights; }
 
 std::int64_t rows_in(const at::Tensor& x) { return x.size(0) * x.size(2) * x.size(3); }
 
@@ -64,6 +65,49 @@ struct JointConv : torch::autograd::Function<JointConv> {
   }
 };
 
+// What a k x k kernel sees at each output pixel, (pixels, k * k * channels), written to `rows`.
+void write_windows(const at::Tensor& x, std::int64_t kernel, std::int64_t stride, std::int64_t padding, const at::Tensor& dy, at::Tensor rows) {
+  const at::Tensor padded = at::constant_pad_nd(x.permute({0, 2, 3, 1}), {0, 0, padding, padding, padding, padding}).contiguous();
+  const std::int64_t b = padded.stride(0), h = padded.stride(1), w = padded.stride(2);
+  const std::int64_t sizes[] = {x.size(0), dy.size(2), dy.size(3), kernel, kernel, x.size(1)};
+  const std::int64_t strides[] = {b, stride * h, stride * w, h, w, 1};
+  rows.view(sizes).copy_(padded.as_strided(sizes, strides));
+}
+
+struct JointSpatialConv : torch::autograd::Function<JointSpatialConv> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const at::Tensor& tiles, const at::Tensor& weight,
+                               std::int64_t stride, std::int64_t padding) {
+    ctx->save_for_backward({whole, tiles, weight});
+    ctx->saved_data["stride"] = stride;
+    ctx->saved_data["padding"] = padding;
+    return {at::conv2d(whole, weight, {}, stride, padding), at::conv2d(tiles, weight, {}, stride, padding)};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor& weight = saved[2];
+    const std::int64_t stride = ctx->saved_data["stride"].toInt(), padding = ctx->saved_data["padding"].toInt(), kernel = weight.size(2);
+    const std::int64_t pixels[] = {rows_in(gradients[0]), rows_in(gradients[1])};
+    const at::Tensor windows = at::empty({pixels[0] + pixels[1], kernel * kernel * weight.size(1)}, weight.options());
+    at::Tensor dx[2];
+    for (std::size_t v = 0; v < 2; ++v) {
+      write_windows(saved[v], kernel, stride, padding, gradients[v], windows.narrow(0, v == 0 ? 0 : pixels[0], pixels[v]));
+      if (!ctx->needs_input_grad(v)) continue;
+      dx[v] = std::get<0>(at::convolution_backward(gradients[v], saved[v], weight, at::nullopt, {stride, stride}, {padding, padding}, {1, 1}, false,
+                                                   {0, 0}, 1, {true, false, false}));
+    }
+    const at::Tensor dw = at::mm(joint_rows({gradients[0], gradients[1]}).t(), windows);
+    return {dx[0], dx[1], dw.view({weight.size(0), kernel, kernel, weight.size(1)}).permute({0, 3, 1, 2}), {}, {}};
+  }
+};
+
+// Both views and the weight in the type that autocast asks for.
+std::pair<Views, at::Tensor> cast(const Views& x, const at::Tensor& weight) {
+  if (!at::autocast::is_autocast_enabled(at::kCPU)) return {x, weight};
+  const auto to = [](const at::Tensor& t) { return at::autocast::cached_cast(at::autocast::get_autocast_dtype(at::kCPU), t, at::kCPU); };
+  return {x.map(to), to(weight)};
+}
+
 }  // namespace
 
 Views joint_like(const Views& x) {
@@ -93,14 +137,22 @@ bool joins(const Views& x) {
 }
 
 Views joint_conv(const Views& x_in, const at::Tensor& weight_in) {
-  const bool mixed = at::autocast::is_autocast_enabled(at::kCPU);
-  const auto cast = [&](const at::Tensor& t) {
-    return mixed ? at::autocast::cached_cast(at::autocast::get_autocast_dtype(at::kCPU), t, at::kCPU) : t;
-  };
-  const at::Tensor weight = cast(weight_in);
-  const Views x = x_in.map(cast);
+  const auto [x, weight] = cast(x_in, weight_in);
   const c10::impl::ExcludeDispatchKeyGuard as_it_is(c10::autocast_dispatch_keyset);
   const variable_list y = JointConv::apply(x.whole, x.tiles, weight);
+  return {y[0], y[1]};
+}
+
+bool joins_spatially(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t groups) {
+  const bool half = weight.scalar_type() == at::kBFloat16 || (at::autocast::is_autocast_enabled(at::kCPU) && at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16);
+  return half && groups == 1 && weight.numel() >= kManyWeights && weight.is_contiguous(kNhwc) && joins(x) &&
+         rows_in(x.whole) + rows_in(x.tiles) <= weight.size(0) * stride * stride;
+}
+
+Views joint_spatial_conv(const Views& x_in, const at::Tensor& weight_in, std::int64_t stride, std::int64_t padding) {
+  const auto [x, weight] = cast(x_in, weight_in);
+  const c10::impl::ExcludeDispatchKeyGuard as_it_is(c10::autocast_dispatch_keyset);
+  const variable_list y = JointSpatialConv::apply(x.whole, x.tiles, weight, stride, padding);
   return {y[0], y[1]};
 }
 

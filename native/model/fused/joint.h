@@ -20,4 +20,11 @@ bool joins(const Views& x);
 // A 1x1 convolution of both views at once: weights are read once, and their gradients summed where they are computed.
 Views joint_conv(const Views& x, const at::Tensor& weight);
 
+// Whether joint_spatial_conv takes these: as joint_conv's, in bfloat16, with many weights and fewer pixels than output channels.
+bool joins_spatially(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t groups);
+
+// A convolution of both views whose weight's gradient, over both, is one matrix product that lies in memory as the weight does: oneDNN's
+// convolution would copy it for each view, element by element.
+Views joint_spatial_conv(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t padding);
+
 }  // namespace cellcam::model::fused

@@ -1,6 +1,7 @@
 #include "model/fused/gpu/launch.h"
 
 #include <ATen/DynamicLibrary.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #ifdef CELLCAM_CUDA_GRAPHS
 #include <c10/cuda/CUDAStream.h>
@@ -18,7 +19,7 @@ namespace cellcam::model::fused::gpu {
 namespace {
 
 #define CELLCAM_KERNELS(...) inline constexpr char kKernels[] = #__VA_ARGS__;
-#include "model/fused/gpu/kernels.inc"
+#include "model/fused/gpu/kernels.inl"
 #undef CELLCAM_KERNELS
 
 constexpr char kVector[] = "#define CELLCAM_KERNEL extern \"C\" __global__ void\nstruct Vector { float v[8]; };\n";
@@ -202,11 +203,13 @@ class CudaLauncher : public Launcher {
  public:
   explicit CudaLauncher(at::Device device)
       : device_(device), major_(driver_.attribute(Driver::kMajor, device.index())), minor_(driver_.attribute(Driver::kMinor, device.index())) {
+    const c10::DeviceGuard guard(device_);  // modules belong to the current device
     native_handle(stream());
     for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16}) modules_[type] = driver_.load(compile(kernel_source(type), major_, minor_));
   }
 
   void launch(const char* kernel, at::ScalarType type, const Grid& grid, void* argument) override {
+    const c10::DeviceGuard guard(device_);
     driver_.launch(function(kernel, type), grid, native_handle(stream()), argument, kernel);
   }
 

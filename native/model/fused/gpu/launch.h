@@ -14,7 +14,7 @@ struct Grid {
   Extent blocks, threads;
 };
 
-// Runs the kernels of kernels.inc on one device.
+// Runs the kernels of kernels.inl on one device.
 class Launcher {
  public:
   virtual ~Launcher() = default;

@@ -115,8 +115,8 @@ at::Tensor norm_gradient(const at::Tensor& sums, const at::Tensor& weight, const
 }
 
 struct NormAct : torch::autograd::Function<NormAct> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& /*bias*/, const Maybe& residual_in,
-                            torch::nn::BatchNorm2dImpl* norm, double slope) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& /*bias*/,
+                            const Maybe& residual_in, torch::nn::BatchNorm2dImpl* norm, double slope) {
     const Work work(x);
     const at::Tensor s = statistics(x, moments(x, work), *norm, work), y = at::empty_like(x);
     const at::Tensor residual = residual_in ? residual_in->to(x.scalar_type()).contiguous(kNhwc) : at::Tensor();
