@@ -8,9 +8,9 @@
 #include <chrono>
 #include <limits>
 #include <map>
-#include <mutex>
 #include <tuple>
 
+#include "model/recorded.h"
 #include "model/switches.h"
 
 namespace cellcam::model {
@@ -67,9 +67,8 @@ at::MemoryFormat measure(const PuzzleCam& like, Precision precision, bool traini
 }  // namespace
 
 at::MemoryFormat fastest_memory_format(const PuzzleCam& model, Precision precision, bool training) {
-  static std::mutex mutex;
   static std::map<std::tuple<std::string, std::string, Precision, bool>, at::MemoryFormat> known;
-  const std::lock_guard lock(mutex);
+  const auto turn = device_turn();
   const std::tuple key(model.info().name, model.device().str(), precision, training);
   auto found = known.find(key);
   if (found == known.end()) found = known.emplace(key, measure(model, precision, training)).first;

@@ -10,6 +10,7 @@
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 
+#include <atomic>
 #include <optional>
 
 #include "model/cancellation.h"
@@ -20,6 +21,13 @@ namespace cellcam::model {
 namespace {
 
 namespace allocator = c10::cuda::CUDACachingAllocator;
+
+// Unlike std::thread::id, never that of a thread before.
+int this_thread() {
+  static std::atomic<int> threads{0};
+  thread_local const int number = threads++;
+  return number;
+}
 
 // Makes what comes on `later` wait for what is on `earlier`.
 void order(const c10::Stream& earlier, const c10::Stream& later) {
@@ -43,7 +51,7 @@ class Recording {
     c10::cuda::device_synchronize();
     allocator::emptyCache();  // the recording has memory of its own
     for (const at::Tensor& input : inputs) inputs_.push_back(at::empty_strided(input.sizes(), input.strides(), input.options()));
-    const at::MempoolId_t pool = at::cuda::graph_pool_handle();
+    const auto pool = at::cuda::graph_pool_handle();
     // ThreadLocal: other threads, say those of another model, may go on allocating.
     graph_->capture_begin(pool, cudaStreamCaptureModeThreadLocal);
     try {
@@ -64,7 +72,7 @@ class Recording {
 
  private:
   // Takes stream and allocator out of the recording, whichever is still in it. Why it failed is on its way to the caller already.
-  void abandon(c10::DeviceIndex device, at::MempoolId_t pool) {
+  void abandon(c10::DeviceIndex device, const auto& pool) {
     try {
       graph_->capture_end();
       return;
@@ -91,6 +99,7 @@ class Recorded::Graph {
 
   // Launch by launch, on the stream that a recording is made on: what is kept between calls then belongs to it.
   Tensors warm_up(const Tensors& inputs, const Work& work) {
+    const auto turn = device_turn();  // cuDNN's search waits for the device
     const c10::Stream current = impl_.getStream(device_);
     order(current, stream_);
     Tensors out;
@@ -106,8 +115,11 @@ class Recorded::Graph {
 
   Tensors replay(const Tensors& inputs) { return recording_->run(inputs); }
 
+  void forget() { recording_.reset(); }
+
   // False where it cannot be recorded.
   bool record(std::vector<std::int64_t> key, const Tensors& inputs, const Work& work) {
+    const auto turn = device_turn();
     recording_.reset();  // before the next one takes its memory
     try {
       recording_.emplace(stream_, inputs, work);
@@ -136,13 +148,23 @@ Recorded::Recorded(at::Device device) {
 Recorded::Tensors Recorded::operator()(std::vector<std::int64_t> key, const Tensors& inputs, const Work& work) {
   if (!graph_) return work(inputs);
   for (const at::Tensor& input : inputs) append_shape(key, input);
-  if (graph_->holds(key)) return graph_->replay(inputs);
+  if (graph_->holds(key)) {
+    in_a_row_ = 0;
+    return graph_->replay(inputs);
+  }
+  if (key != last_) warm_threads_.clear();
   in_a_row_ = key == last_ ? in_a_row_ + 1 : 1;
   last_ = key;
-  if (in_a_row_ <= kWarmUps) return graph_->warm_up(inputs, work);
+  // Evaluated in this order: the first call of a thread warms it up.
+  if (warm_threads_.insert(this_thread()).second || in_a_row_ <= kWarmUps) return graph_->warm_up(inputs, work);
   if (graph_->record(std::move(key), inputs, work)) return graph_->replay(inputs);
   graph_.reset();
   return work(inputs);
+}
+
+void Recorded::forget() {
+  in_a_row_ = 0;
+  if (graph_) graph_->forget();
 }
 
 }  // namespace cellcam::model
@@ -154,11 +176,19 @@ namespace cellcam::model {
 class Recorded::Graph {};
 Recorded::Recorded(at::Device) {}
 Recorded::Tensors Recorded::operator()(std::vector<std::int64_t>, const Tensors& inputs, const Work& work) { return work(inputs); }
+void Recorded::forget() {}
 
 }  // namespace cellcam::model
 
 #endif
 
 namespace cellcam::model {
+
 Recorded::~Recorded() = default;
+
+std::unique_lock<std::mutex> device_turn() {
+  static std::mutex mutex;
+  return std::unique_lock(mutex);
 }
+
+}  // namespace cellcam::model

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <vector>
 
 namespace cellcam::model {
@@ -20,12 +22,16 @@ class Recorded {
   explicit Recorded(at::Device device);
   ~Recorded();
 
-  // work(inputs). It is recorded when it has run kWarmUps times in a row with the same key and with inputs of the same shapes; a call
-  // unlike the others, such as an epoch's last batch, runs by itself. What is returned holds until the next call.
+  // work(inputs). It is recorded when it has run kWarmUps times in a row with the same key and with inputs of the same shapes, and on this
+  // thread at least once; a call unlike the others, such as an epoch's last batch, runs by itself. What is returned holds until the next
+  // call. A replay changes tensors without their versions.
   // `key`: whatever decides which operations run and on which memory, apart from the inputs.
   Tensors operator()(std::vector<std::int64_t> key, const Tensors& inputs, const Work& work);
 
-  // cuDNN chooses its algorithms in these, which cannot be recorded.
+  // Gives the recording and its memory back.
+  void forget();
+
+  // cuDNN chooses its algorithms in these, for each thread by itself, which cannot be recorded.
   static constexpr int kWarmUps = 3;
 
  private:
@@ -33,6 +39,10 @@ class Recorded {
   std::unique_ptr<Graph> graph_;  // absent where nothing is recorded
   std::vector<std::int64_t> last_;
   int in_a_row_ = 0;
+  std::set<int> warm_threads_;
 };
+
+// Held while something is recorded, and by all else that waits for a whole device: no device may be waited for while one is recorded on.
+std::unique_lock<std::mutex> device_turn();
 
 }  // namespace cellcam::model

@@ -93,7 +93,14 @@ Trainer::Result Trainer::train_on(const at::Tensor& images, const at::Tensor& ta
         optimise(pass.loss.total, inputs[2]);
         return {losses_of(pass.loss), probabilities_of(pass.output)};
       });
+  if (model_->device().is_cuda()) bump_versions();
   return {out[0], out[1]};
+}
+
+// A replay changes tensors behind LibTorch's back, and what was made of them is known to be stale by their versions.
+void Trainer::bump_versions() {
+  for (const at::Tensor& t : model_->parameters()) t.unsafeGetTensorImpl()->bump_version();
+  for (const at::Tensor& t : model_->buffers()) t.unsafeGetTensorImpl()->bump_version();
 }
 
 std::vector<std::int64_t> Trainer::parameters_key() const {
@@ -222,7 +229,10 @@ EpochTally Trainer::run_epoch(BatchQueue& queue, const EpochRequest& request, st
   while (!stop_ && epoch.step()) {
     if (epoch.reports_now()) report(epoch.progress());
   }
-  return epoch.tally();
+  EpochTally tally = epoch.tally();
+  // Validation needs its memory, and cuDNN's plans in it end with this thread.
+  recorded_.forget();
+  return tally;
 }
 
 }  // namespace cellcam::training

@@ -107,6 +107,7 @@ class Trainer {
   void optimise(const at::Tensor& loss, const at::Tensor& learning_rate);
   // What decides which operations a step runs: a recording of it holds only as long as this stays.
   std::vector<std::int64_t> parameters_key() const;
+  void bump_versions();
   // A slot's images to the device, augmented (training only) and normalised, with their targets, which mixing changes.
   std::pair<at::Tensor, at::Tensor> prepare(const at::Tensor& slot, const at::Tensor& targets, const EpochRequest& request,
                                             std::int64_t first_image);

@@ -57,45 +57,47 @@ at::Tensor FoldedConv::operator()(const at::Tensor& x_in, torch::nn::Conv2dImpl&
                                   const at::Tensor& residual) {
   const at::ScalarType dtype = arithmetic(conv.weight);
   const at::Tensor x = x_in.to(dtype);
-  fold(conv, norm, dtype, x);
-  if (packed_.defined() && is_nhwc(x)) return by_onednn(x, slope, residual);
-  at::Tensor y = at::conv2d(x, weight_, bias_, shape_.stride, shape_.padding(), 1, shape_.groups);
+  const Fold& folded = fold(conv, norm, dtype, x);
+  if (folded.packed.defined() && is_nhwc(x)) return by_onednn(x, folded, slope, residual);
+  at::Tensor y = at::conv2d(x, folded.weight, folded.bias, shape_.stride, shape_.padding(), 1, shape_.groups);
   if (residual.defined()) y.add_(residual);
   if (slope == 1) return y;
   return slope == 0 ? y.relu_() : at::leaky_relu_(y, slope);
 }
 
-void FoldedConv::fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype, const at::Tensor& x) {
+const FoldedConv::Fold& FoldedConv::fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype,
+                                         const at::Tensor& x) {
   std::vector<Source> now;
   for (const at::Tensor* t : {&conv.weight, &norm.weight, &norm.bias, &norm.running_mean, &norm.running_var}) {
     now.push_back({t->const_data_ptr(), t->is_inference() ? 0 : static_cast<std::int64_t>(t->_version())});
   }
-  if (now == made_of_ && dtype == dtype_) return;
+  Fold& folded = folds_[dtype];
+  if (now == folded.made_of) return folded;
   const at::Tensor scale = norm.weight.to(at::kDouble) / (norm.running_var.to(at::kDouble) + norm.options.eps()).sqrt();
-  weight_ = (conv.weight.to(at::kDouble) * scale.view({-1, 1, 1, 1})).to(dtype).contiguous(conv.weight.suggest_memory_format());
-  bias_ = (norm.bias.to(at::kDouble) - norm.running_mean * scale).to(dtype);
-  packed_ = at::Tensor();
+  folded.weight = (conv.weight.to(at::kDouble) * scale.view({-1, 1, 1, 1})).to(dtype).contiguous(conv.weight.suggest_memory_format());
+  folded.bias = (norm.bias.to(at::kDouble) - norm.running_mean * scale).to(dtype);
+  folded.packed = at::Tensor();
   if (onednn() && x.device().is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16) && is_nhwc(x)) {
     const std::int64_t stride[] = {shape_.stride, shape_.stride}, padding[] = {shape_.padding(), shape_.padding()}, dilation[] = {1, 1};
-    packed_ = onednn().pack->call(weight_, padding, stride, dilation, shape_.groups, x.sizes());
+    folded.packed = onednn().pack->call(folded.weight, padding, stride, dilation, shape_.groups, x.sizes());
   }
-  made_of_ = std::move(now);
-  dtype_ = dtype;
+  folded.made_of = std::move(now);
+  return folded;
 }
 
-at::Tensor FoldedConv::by_onednn(const at::Tensor& x, float slope, const at::Tensor& residual) const {
+at::Tensor FoldedConv::by_onednn(const at::Tensor& x, const Fold& folded, float slope, const at::Tensor& residual) const {
   const std::int64_t stride[] = {shape_.stride, shape_.stride}, padding[] = {shape_.padding(), shape_.padding()}, dilation[] = {1, 1};
   Scalars scalars;
   if (!residual.defined()) {
     if (slope != 0 && slope != 1) scalars.push_back(at::Scalar(slope));
     const std::string_view act = slope == 1 ? "none" : slope == 0 ? "relu" : "leaky_relu";
-    return onednn().conv->call(x, packed_, bias_, padding, stride, dilation, shape_.groups, act, scalars, std::nullopt);
+    return onednn().conv->call(x, folded.packed, folded.bias, padding, stride, dilation, shape_.groups, act, scalars, std::nullopt);
   }
   at::Tensor sum = residual.scalar_type() == x.scalar_type() && is_nhwc(residual) && residual.is_non_overlapping_and_dense()
                        ? residual
                        : residual.to(x.scalar_type(), false, true, at::MemoryFormat::ChannelsLast);
   const Text act = slope == 0 ? Text("relu") : std::nullopt;  // the only one that it knows behind a sum
-  onednn().conv_add->call(sum, x, packed_, bias_, padding, stride, dilation, shape_.groups, "add", std::nullopt, act, scalars, std::nullopt);
+  onednn().conv_add->call(sum, x, folded.packed, folded.bias, padding, stride, dilation, shape_.groups, "add", std::nullopt, act, scalars, std::nullopt);
   return slope == 0 || slope == 1 ? sum : at::leaky_relu_(sum, slope);
 }
 

@@ -2,7 +2,7 @@
 #include <torch/nn/modules/batchnorm.h>
 #include <torch/nn/modules/conv.h>
 
-#include <optional>
+#include <map>
 #include <vector>
 
 namespace cellcam::model {
@@ -26,20 +26,21 @@ class FoldedConv {
                         const at::Tensor& residual);
 
  private:
-  // What the weights were made of.
   struct Source {
     const void* data;
     std::int64_t version;
     bool operator==(const Source&) const = default;
   };
-  void fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype, const at::Tensor& x);
-  at::Tensor by_onednn(const at::Tensor& x, float slope, const at::Tensor& residual) const;
+  struct Fold {
+    std::vector<Source> made_of;
+    at::Tensor weight, bias;
+    at::Tensor packed;  // the weight as oneDNN wants it; undefined where it does not take part
+  };
+  const Fold& fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype, const at::Tensor& x);
+  at::Tensor by_onednn(const at::Tensor& x, const Fold& folded, float slope, const at::Tensor& residual) const;
 
   ConvShape shape_;
-  std::vector<Source> made_of_;
-  at::ScalarType dtype_ = at::kFloat;
-  at::Tensor weight_, bias_;
-  at::Tensor packed_;  // the weight as oneDNN wants it; undefined where it does not take part
+  std::map<at::ScalarType, Fold> folds_;  // one for each arithmetic: a recording may hold on to its own
 };
 
 }  // namespace cellcam::model
