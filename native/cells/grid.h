@@ -25,11 +25,24 @@ using Bytes = Grid<std::uint8_t>;
 using Mask = Grid<std::uint8_t>;    // 0 or 1
 using Labels = Grid<std::int32_t>;  // 0 is background
 
-// A grid of the same size, f of every value.
+// A grid of the same size, f of every value. By pointers, as bytes written through a grid could be the pointers of any grid.
 template <typename R, typename T, typename F>
 Grid<R> map_grid(const Grid<T>& in, F&& f) {
   Grid<R> out(in.height, in.width);
-  for (std::int64_t i = 0; i < in.size(); ++i) out[i] = static_cast<R>(f(in[i]));
+  R* to = out.values.data();
+  const T* from = in.values.data();
+  for (std::int64_t i = 0, n = in.size(); i < n; ++i) to[i] = static_cast<R>(f(from[i]));
+  return out;
+}
+
+// Of the values of two grids of one size.
+template <typename R, typename A, typename B, typename F>
+Grid<R> map_grids(const Grid<A>& a, const Grid<B>& b, F&& f) {
+  Grid<R> out(a.height, a.width);
+  R* to = out.values.data();
+  const A* of_a = a.values.data();
+  const B* of_b = b.values.data();
+  for (std::int64_t i = 0, n = a.size(); i < n; ++i) to[i] = static_cast<R>(f(of_a[i], of_b[i]));
   return out;
 }
 

@@ -37,7 +37,8 @@ struct Sizes {
 
 Bytes plane(const std::uint8_t* map, const ProbabilityMaps& maps, Class which) {
   Bytes out(maps.height, maps.width);
-  for (std::int64_t i = 0; i < out.size(); ++i) out[i] = map[3 * i + which];
+  std::uint8_t* to = out.values.data();
+  for (std::int64_t i = 0, n = out.size(); i < n; ++i) to[i] = map[3 * i + which];
   return out;
 }
 
@@ -64,11 +65,8 @@ Mask nucleus_cores(const Bytes& interior, const Bytes& border, const Bytes& cell
   const int first = first_above(kMarkerThreshold);
   int clear = 255;
   while (clear >= 0 && !(1 - unit(static_cast<std::uint8_t>(clear)) > kBorderThreshold)) --clear;
-  Mask out(interior.height, interior.width);
-  for (std::int64_t i = 0; i < out.size(); ++i) {
-    out[i] = (static_cast<std::uint8_t>(border[i] + cell_border[i]) <= clear) & (interior[i] >= first);
-  }
-  return out;
+  const Bytes sum = map_grids<std::uint8_t>(border, cell_border, [](std::uint8_t a, std::uint8_t b) { return a + b; });
+  return map_grids<std::uint8_t>(sum, interior, [=](std::uint8_t s, std::uint8_t v) { return (s <= clear) & (v >= first); });
 }
 
 Labels nucleus_labels(const Bytes& interior, Mask cores, const Sizes& sizes) {
@@ -90,8 +88,7 @@ double cell_threshold(const Bytes& interior) {
 // New labels of what the boundaries between the old ones enclose.
 Labels fill_labels(const Labels& labels) {
   const Mask boundary = boundaries(labels);
-  Mask inside(labels.height, labels.width);
-  for (std::int64_t i = 0; i < inside.size(); ++i) inside[i] = labels[i] != 0 && !boundary[i];
+  Mask inside = map_grids<std::uint8_t>(labels, boundary, [](std::int32_t label, std::uint8_t b) { return (label != 0) & (b == 0); });
   fill_holes(inside);
   return components(inside, Neighbours::four);
 }
@@ -104,8 +101,8 @@ Labels cell_labels(const Bytes& interior, const Bytes& border, const Labels& nuc
     for (std::int32_t& label : cells.values) label &= 255;
   }
   cells = fill_labels(close_with_disk(cells, sizes.radius));
-  Mask region = above(border, kBorderThreshold);
-  for (std::int64_t i = 0; i < region.size(); ++i) region[i] |= cells[i] != 0;
+  const int first = first_above(kBorderThreshold);
+  const Mask region = map_grids<std::uint8_t>(border, cells, [=](std::uint8_t v, std::int32_t cell) { return (v >= first) | (cell != 0); });
   cells = fill_labels(watershed(height, cells, region));
   Mask found = nonzero(cells);
   remove_small(found, sizes.cell, Neighbours::eight);
@@ -114,12 +111,9 @@ Labels cell_labels(const Bytes& interior, const Bytes& border, const Labels& nuc
 
 // Nuclei by the numbers of their cells.
 Labels nuclei_of(const Labels& cells, const Labels& nuclei, const Sizes& sizes) {
-  Mask both(cells.height, cells.width);
-  for (std::int64_t i = 0; i < both.size(); ++i) both[i] = cells[i] != 0 && nuclei[i] != 0;
+  Mask both = map_grids<std::uint8_t>(cells, nuclei, [](std::int32_t cell, std::int32_t nucleus) { return (cell != 0) & (nucleus != 0); });
   remove_small(both, sizes.nucleus, Neighbours::eight);
-  Labels out(cells.height, cells.width);
-  for (std::int64_t i = 0; i < out.size(); ++i) out[i] = both[i] ? cells[i] : 0;
-  return out;
+  return map_grids<std::int32_t>(cells, both, [](std::int32_t cell, std::uint8_t kept) { return kept ? cell : 0; });
 }
 
 }  // namespace

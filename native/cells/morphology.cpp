@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "cells/mirror.h"
 
@@ -32,9 +33,12 @@ Grid<T> filter_with_disk(const Grid<T>& in, std::int64_t radius, Pick pick) {
   std::vector<T> line(static_cast<std::size_t>(padded)), wide(static_cast<std::size_t>(w));
   const auto fold = [&](std::int64_t y) {
     T* to = out.row(y);
-    if (!begun[y]) std::copy(wide.begin(), wide.end(), to);
-    for (std::int64_t x = 0; begun[y] && x < w; ++x) to[x] = pick(to[x], wide[x]);
-    begun[y] = 1;
+    const T* from = wide.data();
+    if (std::exchange(begun[y], 1)) {
+      for (std::int64_t x = 0; x < w; ++x) to[x] = pick(to[x], from[x]);
+    } else {
+      std::copy_n(from, w, to);
+    }
   };
   for (std::int64_t from = -radius; from < h + radius; ++from) {
     mirror_line(in.row(mirrored(from, h)), w, radius, line.data());
@@ -43,7 +47,8 @@ Grid<T> filter_with_disk(const Grid<T>& in, std::int64_t radius, Pick pick) {
     for (std::int64_t dy = radius; dy >= 0; --dy) {
       for (; reach < half[dy]; ++reach) {
         const T *left = line.data() + radius - reach - 1, *right = line.data() + radius + reach + 1;
-        for (std::int64_t x = 0; x < w; ++x) wide[x] = pick(wide[x], pick(left[x], right[x]));
+        T* to = wide.data();
+        for (std::int64_t x = 0; x < w; ++x) to[x] = pick(to[x], pick(left[x], right[x]));
       }
       if (from - dy >= 0 && from - dy < h) fold(from - dy);
       if (dy > 0 && from + dy >= 0 && from + dy < h) fold(from + dy);
