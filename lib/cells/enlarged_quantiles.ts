@@ -181,11 +181,10 @@ export class EnlargedQuantiles {
         else if (low > 0) last -= low;
       }
       for (; i <= last; i++) {
-        values[count] = wide[i]! * rest + wide[i + below]! * share;
-        const value = values[count]!;
+        const value = Math.fround(wide[i]! * rest + wide[i + below]! * share);
         if (value < floor) continue;
+        values[count++] = value;
         steps[(value * STEPS) | 0]! += 1;
-        count++;
       }
       if (count > highest.count) floor = highest.added(count);
     }

@@ -16,7 +16,7 @@ export class Highest {
   #kept = 0; // values from the floor on
 
   constructor(most: number) {
-    this.values = new Float32Array(most + 1); // one is written before it is refused
+    this.values = new Float32Array(most);
   }
 
   /** @param step below which values are left out: a guess, to be tried again from 0 if `isEnough` says no */
