@@ -1,10 +1,11 @@
 // Measures cellcam, beside what a user would run instead with --peer.
-// Usage: npm run bench -- [train|infer|curve|cells|loader|dump|oof|all] [--device cpu|cuda] [--peer] [--json] [--python PYTHON] [--images FOLDER]
+// Usage: npm run bench -- [train|infer|busy|curve|cells|loader|dump|oof|all] [--device cpu|cuda] [--peer] [--json] [--python PYTHON] [--images FOLDER]
 //   of train and infer: [--backbone NAME] [--batch B] [--crop S] [--size S] [--steps N] [--rounds N] [--threads N] [--precision P] [--modes eager,tuned,compiled]
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import os from 'node:os';
 import path from 'node:path';
+import { measureBusy } from './busy.mjs';
 import { measureCurve } from './curve.mjs';
 import { measureNetwork } from './network.mjs';
 import { ROOT, show, start } from './report.mjs';
@@ -30,16 +31,15 @@ const { values: o, positionals } = parseArgs({
 });
 
 const cuda = o.device !== 'cpu';
-const network = (what) =>
-  measureNetwork({
-    what,
-    ...o,
-    batch: o.batch ?? (cuda && what === 'train' ? '36' : '4'),
-    size: what === 'train' ? (o.crop ?? (cuda ? '384' : '192')) : o.size,
-    rounds: Number(o.rounds),
-    steps: Number(o.steps),
-    modes: o.peer ? o.modes.split(',') : [],
-  });
+const networkOptions = (what) => ({
+  what,
+  ...o,
+  batch: o.batch ?? (cuda && what === 'train' ? '36' : '4'),
+  size: what === 'train' ? (o.crop ?? (cuda ? '384' : '192')) : o.size,
+  rounds: Number(o.rounds),
+  steps: Number(o.steps),
+  modes: o.peer ? o.modes.split(',') : [],
+});
 
 /** A script of its own, which prints as this one does. */
 function script(name, ...more) {
@@ -51,8 +51,9 @@ function script(name, ...more) {
 }
 
 const measures = {
-  train: () => network('train'),
-  infer: () => network('infer'),
+  train: () => measureNetwork(networkOptions('train')),
+  infer: () => measureNetwork(networkOptions('infer')),
+  busy: () => measureBusy(networkOptions('train')),
   curve: () => measureCurve({ ...o, python: o.peer ? o.python : undefined }),
   cells: () => script('cam_intersection.mjs'),
   oof: () => script('oof.mjs', '--backbone', o.backbone, '--device', o.device),
