@@ -1,6 +1,6 @@
 // Measures cellcam, beside what a user would run instead with --peer.
 // Usage: npm run bench -- [train|infer|busy|curve|cells|loader|dump|oof|all] [--device cpu|cuda] [--peer] [--json] [--python PYTHON] [--images FOLDER]
-//   of train and infer: [--backbone NAME] [--batch B] [--crop S] [--size S] [--steps N] [--rounds N] [--threads N] [--precision P] [--modes eager,tuned,compiled]
+//   of train, busy and infer: [--backbone NAME] [--batch B] [--crop S] [--size S] [--steps N] [--rounds N] [--threads N] [--precision P] [--modes eager,tuned,compiled]
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import os from 'node:os';

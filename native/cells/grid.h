@@ -25,7 +25,8 @@ using Bytes = Grid<std::uint8_t>;
 using Mask = Grid<std::uint8_t>;    // 0 or 1
 using Labels = Grid<std::int32_t>;  // 0 is background
 
-// A grid of the same size, f of every value. By pointers, as bytes written through a grid could be the pointers of any grid.
+// A grid of the same size, f of every value. Through local pointers: a byte that is written may alias anything, so that the grids' own
+// pointers would be read again for every pixel.
 template <typename R, typename T, typename F>
 Grid<R> map_grid(const Grid<T>& in, F&& f) {
   Grid<R> out(in.height, in.width);

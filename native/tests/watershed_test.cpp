@@ -1,8 +1,11 @@
 // The watersheds against scikit-image's, move by move, on images full of ties.
 #include <algorithm>
+#include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "cells/flood_heap.h"
 #include "cells/watershed.h"
 #include "check.h"
 #include "random.h"
@@ -86,7 +89,8 @@ struct Scene {
   Labels markers;
   Mask mask;
 
-  // Heights of few or many values, in places smooth; disks as markers, some of one label, some inside others; holes in the mask.
+  // Heights of few or many values, in places smooth; disks as markers, some of one label, some inside others; a mask with holes, or
+  // one that leaves but pockets.
   explicit Scene(std::uint64_t seed) {
     Random random(seed, "scene");
     const std::int64_t h = 1 + random.below(40), w = 1 + random.below(40);
@@ -94,7 +98,7 @@ struct Scene {
     height = Bytes(h, w);
     markers = Labels(h, w);
     mask = Mask(h, w, 1);
-    const double holes = random.below(3) * 0.15;
+    const double holes = static_cast<double>(random.below(4)) * 0.15;
     for (std::int64_t y = 0; y < h; ++y) {
       for (std::int64_t x = 0; x < w; ++x) {
         const bool repeats = x % smooth > 0 && x > 0;
@@ -102,7 +106,7 @@ struct Scene {
         mask.row(y)[x] = random.uniform() >= holes;
       }
     }
-    const std::int64_t disks = random.below(8), radius = 1 + random.below(random.below(2) ? 3 : 15);
+    const std::int64_t disks = random.below(random.below(2) ? 8 : 40), radius = 1 + random.below(random.below(2) ? 3 : 15);
     for (std::int64_t k = 0; k < disks; ++k) {
       const std::int64_t cy = random.below(h), cx = random.below(w), r = random.below(radius);
       const auto label = static_cast<std::int32_t>(1 + random.below(disks));
@@ -120,6 +124,34 @@ const Register flood_cases("the watershed is that of a binary heap, ties include
     const Scene s(seed);
     check(watershed(s.height, s.markers, s.mask).values == plain_watershed(s.height, s.markers, s.mask, false).values,
           "scene " + std::to_string(seed));
+  }
+});
+
+const Register tie_cases("ties popped in one walk come as they do one by one, also when others are pushed in between", [] {
+  for (std::uint64_t seed = 0; seed < 500; ++seed) {
+    Random random(seed, "ties");
+    const std::int64_t markers = 1 + random.below(200), values = 1 + random.below(6);
+    FloodHeap whole(2 * markers), single(2 * markers);
+    for (std::int64_t i = 0; i < markers; ++i) {
+      const auto entry = FloodHeap::entry(static_cast<std::uint64_t>(random.below(values)), 0, static_cast<std::uint64_t>(i));
+      whole.push(entry);
+      single.push(entry);
+    }
+    std::uint64_t age = 0;
+    const std::string name = "seed " + std::to_string(seed);
+    const auto pop_single = [&](std::uint64_t expected) {
+      check(!single.empty() && single.pop() == expected, name);
+      if (!FloodHeap::is_marker(expected) || random.uniform() < 0.5) return;
+      const auto value = FloodHeap::value(expected) + static_cast<std::uint64_t>(random.below(2));
+      const auto pushed = FloodHeap::entry(value, ++age, static_cast<std::uint64_t>(markers) + age);
+      whole.push(pushed);
+      single.push(pushed);
+    };
+    while (!whole.empty()) {
+      if (FloodHeap::is_marker(whole.top())) whole.pop_ties(pop_single);
+      else pop_single(whole.pop());
+    }
+    check(single.empty(), name);
   }
 });
 
