@@ -1,5 +1,6 @@
 // Batch norm fused with what follows it, and folded into the convolution before it, against the plain operations in float64.
 #include <ATen/Functions.h>
+#include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -232,23 +233,27 @@ const Register spatial_cases("convolutions of both views with one gradient of th
   if (!model::switched_on("CELLCAM_JOINT_CONV")) throw Skipped("CELLCAM_JOINT_CONV=0");
   struct Case {
     std::int64_t kernel, stride, in, out;
+    at::ScalarType type;
   };
-  for (const Case& c : {Case{3, 1, 240, 256}, Case{3, 2, 240, 256}, Case{1, 2, 1024, 512}}) {
-    const std::string what = "kernel " + std::to_string(c.kernel) + ", stride " + std::to_string(c.stride);
+  for (const Case& c : {Case{3, 1, 240, 256, at::kBFloat16}, Case{3, 2, 240, 256, at::kBFloat16}, Case{1, 2, 1024, 512, at::kBFloat16},
+                        Case{3, 1, 240, 256, at::kFloat}, Case{3, 2, 240, 256, at::kFloat}}) {
+    if (c.type == at::kFloat && at::get_cpu_capability() != "AVX2") continue;
+    const double limit = c.type == at::kFloat ? 2e-5 : 8e-3;
+    const std::string what = std::string(at::toString(c.type)) + ", kernel " + std::to_string(c.kernel) + ", stride " + std::to_string(c.stride);
     Leaves leaves;
-    const at::Tensor initial = values("spatial", {c.out, c.in, c.kernel, c.kernel}, at::kBFloat16) / std::sqrt(static_cast<double>(c.in * c.kernel * c.kernel));
+    const at::Tensor initial = values("spatial", {c.out, c.in, c.kernel, c.kernel}, c.type) / std::sqrt(static_cast<double>(c.in * c.kernel * c.kernel));
     const auto [weight, weight64] = leaves.add(initial);
-    const auto [whole, whole64] = leaves.add(values("whole", {2, c.in, 8, 6}, at::kBFloat16));
-    const auto [tiles, tiles64] = leaves.add(values("tiles", {8, c.in, 4, 3}, at::kBFloat16));
+    const auto [whole, whole64] = leaves.add(values("whole", {2, c.in, 8, 6}, c.type));
+    const auto [tiles, tiles64] = leaves.add(values("tiles", {8, c.in, 4, 3}, c.type));
     check(model::fused::joins_spatially({whole, tiles}, weight, c.stride, 1), what + ": are not taken");
     const model::Views y = model::fused::joint_spatial_conv({whole, tiles}, weight, c.stride, c.kernel / 2);
     const model::Views exact{at::conv2d(whole64, weight64, {}, c.stride, c.kernel / 2), at::conv2d(tiles64, weight64, {}, c.stride, c.kernel / 2)};
-    check_close(y.whole, exact.whole, 8e-3, what + ", whole images");
-    check_close(y.tiles, exact.tiles, 8e-3, what + ", tiles");
-    const at::Tensor up[] = {values("up", y.whole.sizes(), at::kBFloat16), values("up tiles", y.tiles.sizes(), at::kBFloat16)};
+    check_close(y.whole, exact.whole, limit, what + ", whole images");
+    check_close(y.tiles, exact.tiles, limit, what + ", tiles");
+    const at::Tensor up[] = {values("up", y.whole.sizes(), c.type), values("up tiles", y.tiles.sizes(), c.type)};
     torch::autograd::backward({y.whole, y.tiles}, {up[0], up[1]});
     torch::autograd::backward({exact.whole, exact.tiles}, {up[0].to(at::kDouble), up[1].to(at::kDouble)});
-    leaves.check_gradients(8e-3, what);
+    leaves.check_gradients(limit, what);
     check(weight.grad().is_contiguous(at::MemoryFormat::ChannelsLast), what + ": the gradient lies in memory otherwise than the weight");
   }
 });

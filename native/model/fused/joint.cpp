@@ -1,6 +1,7 @@
 #include "model/fused/joint.h"
 
 #include <ATen/Functions.h>
+#include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -20,12 +21,17 @@ constexpr auto kNhwc = at::MemoryFormat::ChannelsLast;
 constexpr std::int64_t kManyWeights = std::int64_t{1} << 19;
 bool by_product(const at::Tensor& weight) { return weight.scalar_type() == at::kBFloat16 && weight.numel() >= kManyWeights; }
 
+// But for the gradient of a weight with AVX2, where oneDNN has older kernels that want another order: two thirds to a third of their time.
+bool gradient_by_product(const at::Tensor& weight, at::ScalarType type) {
+  static const bool in_float = at::get_cpu_capability() == "AVX2";
+  return weight.numel() >= kManyWeights && (in_float || type == at::kBFloat16);
+}
+bool gradient_by_product(const at::Tensor& weight) { return gradient_by_product(weight, weight.scalar_type()); }
+
 std::int64_t rows_in(const at::Tensor& x) { return x.size(0) * x.size(2) * x.size(3); }
 
-at::Tensor view_of(const at::Tensor& rows, std::int64_t first, const at::Tensor& shape) {
-  return rows.narrow(0, first, rows_in(shape))
-      .view({shape.size(0), shape.size(2), shape.size(3), rows.size(1)})
-      .permute({0, 3, 1, 2});
+at::Tensor view_of(const at::Tensor& rows, std::int64_t first, std::int64_t images, std::int64_t height, std::int64_t width) {
+  return rows.narrow(0, first, images * height * width).view({images, height, width, rows.size(1)}).permute({0, 3, 1, 2});
 }
 
 at::Tensor rows_of(const at::Tensor& x) { return x.contiguous(kNhwc).permute({0, 2, 3, 1}).reshape({-1, x.size(1)}); }
@@ -53,23 +59,22 @@ struct JointConv : torch::autograd::Function<JointConv> {
     at::Tensor dx, dw;
     if (by_product(weight)) {
       if (wants_x) dx = at::mm(dy, weight.flatten(1));
-      if (wants_weight) dw = at::mm(dy.t(), x).view_as(weight);
     } else {
       std::tie(dx, dw, std::ignore) =
           at::convolution_backward(as_image(dy), as_image(x), weight, at::nullopt, {1, 1}, {0, 0}, {1, 1}, false, {0, 0}, 1,
-                                   {wants_x, wants_weight, false});
+                                   {wants_x, wants_weight && !gradient_by_product(weight), false});
       if (wants_x) dx = as_rows(dx);
     }
+    if (wants_weight && gradient_by_product(weight)) dw = at::mm(dy.t(), x).view_as(weight);
     const Views of_x = wants_x ? from_rows(dx, shape) : Views();
     return {of_x.whole, of_x.tiles, dw};
   }
 };
 
 // What a k x k kernel sees at each output pixel, (pixels, k * k * channels), written to `rows`.
-void write_windows(const at::Tensor& x, std::int64_t kernel, std::int64_t stride, std::int64_t padding, const at::Tensor& dy, at::Tensor rows) {
+void write_windows(const at::Tensor& x, const std::int64_t (&sizes)[6], std::int64_t stride, std::int64_t padding, at::Tensor rows) {
   const at::Tensor padded = at::constant_pad_nd(x.permute({0, 2, 3, 1}), {0, 0, padding, padding, padding, padding}).contiguous();
   const std::int64_t b = padded.stride(0), h = padded.stride(1), w = padded.stride(2);
-  const std::int64_t sizes[] = {x.size(0), dy.size(2), dy.size(3), kernel, kernel, x.size(1)};
   const std::int64_t strides[] = {b, stride * h, stride * w, h, w, 1};
   rows.view(sizes).copy_(padded.as_strided(sizes, strides));
 }
@@ -77,27 +82,44 @@ void write_windows(const at::Tensor& x, std::int64_t kernel, std::int64_t stride
 struct JointSpatialConv : torch::autograd::Function<JointSpatialConv> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const at::Tensor& tiles, const at::Tensor& weight,
                                std::int64_t stride, std::int64_t padding) {
-    ctx->save_for_backward({whole, tiles, weight});
+    const std::int64_t kernel = weight.size(2), channels = weight.size(1);
+    const auto outputs = [&](std::int64_t n) { return (n + 2 * padding - kernel) / stride + 1; };
+    const at::Tensor* const views[] = {&whole, &tiles};
+    std::int64_t pixels[2];
+    for (int v = 0; v < 2; ++v) pixels[v] = views[v]->size(0) * outputs(views[v]->size(2)) * outputs(views[v]->size(3));
+    const at::Tensor windows = at::empty({pixels[0] + pixels[1], kernel * kernel * channels}, weight.options().memory_format(c10::nullopt));
+    for (int v = 0; v < 2; ++v) {
+      const at::Tensor& x = *views[v];
+      write_windows(x, {x.size(0), outputs(x.size(2)), outputs(x.size(3)), kernel, kernel, channels}, stride, padding,
+                    windows.narrow(0, v == 0 ? 0 : pixels[0], pixels[v]));
+    }
+    const at::Tensor y = at::mm(windows, weight.permute({0, 2, 3, 1}).reshape({weight.size(0), -1}).t());
+    ctx->save_for_backward({whole, tiles, weight, windows});
     ctx->saved_data["stride"] = stride;
     ctx->saved_data["padding"] = padding;
-    return {at::conv2d(whole, weight, {}, stride, padding), at::conv2d(tiles, weight, {}, stride, padding)};
+    const auto view = [&](int v) {
+      const at::Tensor& x = *views[v];
+      return view_of(y, v == 0 ? 0 : pixels[0], x.size(0), outputs(x.size(2)), outputs(x.size(3)));
+    };
+    return {view(0), view(1)};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor& weight = saved[2];
+    const at::Tensor &weight = saved[2], &windows = saved[3];
     const std::int64_t stride = ctx->saved_data["stride"].toInt(), padding = ctx->saved_data["padding"].toInt(), kernel = weight.size(2);
-    const std::int64_t pixels[] = {rows_in(gradients[0]), rows_in(gradients[1])};
-    const at::Tensor windows = at::empty({pixels[0] + pixels[1], kernel * kernel * weight.size(1)}, weight.options());
     at::Tensor dx[2];
     for (std::size_t v = 0; v < 2; ++v) {
-      write_windows(saved[v], kernel, stride, padding, gradients[v], windows.narrow(0, v == 0 ? 0 : pixels[0], pixels[v]));
       if (!ctx->needs_input_grad(v)) continue;
       dx[v] = std::get<0>(at::convolution_backward(gradients[v], saved[v], weight, at::nullopt, {stride, stride}, {padding, padding}, {1, 1}, false,
                                                    {0, 0}, 1, {true, false, false}));
     }
-    const at::Tensor dw = at::mm(joint_rows({gradients[0], gradients[1]}).t(), windows);
-    return {dx[0], dx[1], dw.view({weight.size(0), kernel, kernel, weight.size(1)}).permute({0, 3, 1, 2}), {}, {}};
+    at::Tensor dw;
+    if (ctx->needs_input_grad(2)) {
+      const at::Tensor rows = at::mm(joint_rows({gradients[0], gradients[1]}).t(), windows);
+      dw = rows.view({weight.size(0), kernel, kernel, weight.size(1)}).permute({0, 3, 1, 2});
+    }
+    return {dx[0], dx[1], dw, {}, {}};
   }
 };
 
@@ -125,7 +147,8 @@ at::Tensor joint_rows(const Views& x) {
 }
 
 Views from_rows(const at::Tensor& rows, const Views& shape) {
-  return {view_of(rows, 0, shape.whole), view_of(rows, rows_in(shape.whole), shape.tiles)};
+  const auto view = [&](std::int64_t first, const at::Tensor& t) { return view_of(rows, first, t.size(0), t.size(2), t.size(3)); };
+  return {view(0, shape.whole), view(rows_in(shape.whole), shape.tiles)};
 }
 
 bool joins(const Views& x) {
@@ -144,8 +167,9 @@ Views joint_conv(const Views& x_in, const at::Tensor& weight_in) {
 }
 
 bool joins_spatially(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t groups) {
-  const bool half = weight.scalar_type() == at::kBFloat16 || (at::autocast::is_autocast_enabled(at::kCPU) && at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16);
-  return half && groups == 1 && weight.numel() >= kManyWeights && weight.is_contiguous(kNhwc) && joins(x) &&
+  const bool casts = at::autocast::is_autocast_enabled(at::kCPU);
+  const at::ScalarType type = casts ? at::autocast::get_autocast_dtype(at::kCPU) : weight.scalar_type();
+  return groups == 1 && weight.is_contiguous(kNhwc) && joins(x) && gradient_by_product(weight, type) &&
          rows_in(x.whole) + rows_in(x.tiles) <= weight.size(0) * stride * stride;
 }
 

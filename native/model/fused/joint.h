@@ -20,11 +20,12 @@ bool joins(const Views& x);
 // A 1x1 convolution of both views at once: weights are read once, and their gradients summed where they are computed.
 Views joint_conv(const Views& x, const at::Tensor& weight);
 
-// Whether joint_spatial_conv takes these: as joint_conv's, in bfloat16, with many weights and fewer pixels than output channels.
+// Whether joint_spatial_conv takes these: as joint_conv's, in bfloat16 (with AVX2 in float32 too), with many weights and fewer pixels than
+// output channels.
 bool joins_spatially(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t groups);
 
-// A convolution of both views whose weight's gradient, over both, is one matrix product that lies in memory as the weight does: oneDNN's
-// convolution would copy it for each view, element by element.
+// A convolution of both views as one matrix product of what the kernel sees at each pixel, and so its weight's gradient, which lies in
+// memory as the weight does: oneDNN's convolution would bring both into its own order and back for each view, element by element.
 Views joint_spatial_conv(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t padding);
 
 }  // namespace cellcam::model::fused
