@@ -56,16 +56,16 @@ struct JointConv : torch::autograd::Function<JointConv> {
     const at::Tensor x = joint_rows(shape), dy = joint_rows({gradients[0], gradients[1]});
     const at::Tensor& weight = saved[2];
     const bool wants_x = ctx->needs_input_grad(0), wants_weight = ctx->needs_input_grad(2);
+    const bool x_convolves = wants_x && !by_product(weight), weight_convolves = wants_weight && !gradient_by_product(weight);
     at::Tensor dx, dw;
-    if (by_product(weight)) {
-      if (wants_x) dx = at::mm(dy, weight.flatten(1));
-    } else {
+    if (x_convolves || weight_convolves) {
       std::tie(dx, dw, std::ignore) =
           at::convolution_backward(as_image(dy), as_image(x), weight, at::nullopt, {1, 1}, {0, 0}, {1, 1}, false, {0, 0}, 1,
-                                   {wants_x, wants_weight && !gradient_by_product(weight), false});
-      if (wants_x) dx = as_rows(dx);
+                                   {x_convolves, weight_convolves, false});
+      if (x_convolves) dx = as_rows(dx);
     }
-    if (wants_weight && gradient_by_product(weight)) dw = at::mm(dy.t(), x).view_as(weight);
+    if (wants_x && !x_convolves) dx = at::mm(dy, weight.flatten(1));
+    if (wants_weight && !weight_convolves) dw = at::mm(dy.t(), x).view_as(weight);
     const Views of_x = wants_x ? from_rows(dx, shape) : Views();
     return {of_x.whole, of_x.tiles, dw};
   }
