@@ -17,7 +17,7 @@ using torch::autograd::variable_list;
 constexpr auto kNhwc = at::MemoryFormat::ChannelsLast;
 
 // From so many bfloat16 weights on, oneDNN's matrix product takes half to nearly all of the time of its convolution; in float32, where
-// MKL's takes its place, it is slower (docs/performance.md).
+// MKL's takes its place, it is slower with AVX-512 (docs/performance.md).
 constexpr std::int64_t kManyWeights = std::int64_t{1} << 19;
 bool by_product(const at::Tensor& weight) { return weight.scalar_type() == at::kBFloat16 && weight.numel() >= kManyWeights; }
 
