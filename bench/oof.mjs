@@ -1,7 +1,7 @@
 // Out-of-fold cells of drawn fields of 512², from HDF5 and masks to the table; start-up and the first batch do not count.
-// Usage: node bench/oof.mjs [--python PYTHON] [--backbone NAME] [--device cpu] [--fields N] [--json]   python has torch, timm, h5py, scikit-image
+// Usage: node bench/oof.mjs [--python PYTHON] [--backbone NAME] [--device cpu] [--fields N] [--copies N] [--batch B] [--json]   python has torch, timm, h5py, scikit-image
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { linkSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
@@ -18,17 +18,36 @@ const { values: o } = parseArgs({
     backbone: { type: 'string', default: 'seresnext50_32x4d' },
     device: { type: 'string', default: 'cpu' },
     fields: { type: 'string', default: '32' },
+    copies: { type: 'string', default: '1' }, // of each field, under ids of their own: drawing takes longer than predicting
+    batch: { type: 'string', default: '4' },
     json: { type: 'boolean', default: false },
   },
 });
 const SIZE = 512;
-const BATCH = 4;
+const BATCH = Number(o.batch);
 const threads = os.availableParallelism();
 const scratch = mkdtempSync(path.join(os.tmpdir(), 'cellcam-bench-'));
 const at = (name) => path.join(scratch, name);
 
+/** Links every image and mask under further ids, and repeats its labels. */
+function multiply({ imagesFolder, masksFolder, labelsFile }) {
+  const [header, ...rows] = readFileSync(labelsFile, 'utf8').trimEnd().split('\n');
+  const ofCopy = (text, copy) => text.replace(/^field_/, `field_${copy}_`);
+  const all = [...rows];
+  for (let copy = 2; copy <= Number(o.copies); copy++) {
+    all.push(...rows.map((row) => ofCopy(row, copy)));
+    for (const folder of [imagesFolder, masksFolder]) {
+      for (const name of readdirSync(folder).filter((n) => /^field_\d+[_.]\D/.test(n))) {
+        linkSync(path.join(folder, name), path.join(folder, ofCopy(name, copy)));
+      }
+    }
+  }
+  writeFileSync(labelsFile, [header, ...all, ''].join('\n'));
+}
+
 async function prepare() {
   const set = await generateFields({ folder: scratch, fields: Number(o.fields), size: SIZE, seed: 1 });
+  multiply(set);
   mkdirSync(at('train'));
   const hdf5 = at('train/images_512.hdf5');
   await dumpImages({
@@ -88,6 +107,8 @@ function peer(mode, { set, hdf5 }) {
     BATCH,
     '--threads',
     threads,
+    '--device',
+    o.device,
   ];
   const { status, stdout, stderr } = spawnSync(o.python, [peerScript('oof'), mode, ...args, ...rest], {
     encoding: 'utf8',

@@ -3,10 +3,11 @@
 Prints one JSON line when ready, with figures that tell whether it computes the same as others; then, for every number of steps that
 comes on standard input, takes that many and prints the seconds of each.
 
-Usage: network.py (train|infer|curve) (eager|tuned|compiled) --device cpu --backbone NAME --batch B --size S --threads N [--precision fp32]
+Usage: network.py (train|infer|curve) (eager|tuned|compiled) --device cpu --backbone NAME --batch B --size S --threads N [--precision fp32] [--trace FILE]
   eager     as the original ran it: float32 and NCHW on the CPU, float16 with loss scaling on CUDA
   tuned     NHWC where it is faster, bfloat16 on the CPU, fused Adam, cuDNN's search
-  compiled  torch.compile of the tuned one; for predictions with weights frozen in
+  compiled  torch.compile of the tuned one, on CUDA in --compile-mode; for predictions with weights frozen in
+--trace FILE: at the end of the input writes what one more step spends its time on, for chrome://tracing.
 curve [--steps 200] [--seed 1] prints the loss of each step from the weights of that seed, on batches in turn.
 """
 import argparse
@@ -117,9 +118,12 @@ def main():
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--nchw", action="store_true")
+    parser.add_argument("--compile-mode", default="max-autotune")
+    parser.add_argument("--trace")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     o = parser.parse_args()
+    begin = time.perf_counter()
     if o.threads:
         torch.set_num_threads(o.threads)
     device = torch.device(o.device)
@@ -151,7 +155,7 @@ def main():
             import torch._inductor.config as inductor
 
             inductor.freezing = True
-        forward = torch.compile(model, mode="max-autotune" if cuda else None)
+        forward = torch.compile(model, mode=o.compile_mode if cuda else None)
 
     if o.what != "infer":
         model.train()
@@ -189,7 +193,7 @@ def main():
             logits, maps = step()
         check = logits.double().flatten()[:19].tolist() + [maps.double().norm().item()]
     wait()
-    print(json.dumps({"ready": True, "precision": precision, "torch": torch.__version__, "check": check}), flush=True)
+    print(json.dumps({"ready": True, "precision": precision, "torch": torch.__version__, "start_s": time.perf_counter() - begin, "check": check}), flush=True)
     for line in sys.stdin:
         seconds = []
         for _ in range(int(line)):
@@ -198,6 +202,11 @@ def main():
             wait()
             seconds.append(time.perf_counter() - start)
         print(json.dumps({"seconds": seconds}), flush=True)
+    if o.trace:
+        with torch.profiler.profile() as profile:
+            step()
+            wait()
+        profile.export_chrome_trace(o.trace)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Probabilities for every cell of a set of fields: h5py, timm, scikit-image, as the original goes about it.
 
-Usage: oof.py eager|tuned --hdf5 FILE --masks FOLDER --weights FILE.safetensors --output FILE.csv --backbone NAME --classes K --batch B --threads N
+Usage: oof.py eager|tuned --hdf5 FILE --masks FOLDER --weights FILE.safetensors --output FILE.csv --backbone NAME --classes K --batch B --threads N [--device cpu]
 Masks are <id>.png of the HDF5 images' size. Prints one JSON line: images, and the seconds from the end of the first batch on.
 """
 import argparse
@@ -27,26 +27,32 @@ def main():
     parser.add_argument("--classes", type=int, required=True)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     o = parser.parse_args()
     if o.threads:
         torch.set_num_threads(o.threads)
+    device = torch.device(o.device)
+    half = torch.float16 if device.type == "cuda" else torch.bfloat16
+    with_half = device.type == "cuda" or o.mode == "tuned"
+    torch.backends.cudnn.benchmark = o.mode == "tuned"
     network.CLASSES = o.classes
     model = network.Puzzle(network.timm_name(o.backbone))
     model.load_state_dict(load_file(o.weights))
     model.eval()
     layout = torch.channels_last if o.mode == "tuned" else torch.contiguous_format
-    model = model.to(memory_format=layout)
-    mean, std = (torch.tensor(v).view(1, 4, 1, 1) for v in (network.MEAN, network.STD))
+    model = model.to(device, memory_format=layout)
+    mean, std = (torch.tensor(v, device=device).view(1, 4, 1, 1) for v in (network.MEAN, network.STD))
     start, counted = None, 0
     with h5py.File(o.hdf5, "r") as file, open(o.output, "w", newline="") as output:
         rows = csv.writer(output)
         ids = sorted(file)
         for first in range(0, len(ids), o.batch):
             batch = ids[first : first + o.batch]
-            pixels = torch.from_numpy(np.stack([file[i][()] for i in batch])).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(np.stack([file[i][()] for i in batch])).to(device).permute(0, 3, 1, 2)
             images = pixels.float().div_(255).sub_(mean).div_(std).contiguous(memory_format=layout)
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=o.mode == "tuned"):
+            with torch.no_grad(), torch.autocast(device.type, half, enabled=with_half):
                 logits, maps = model(images)
+            logits, maps = logits.cpu(), maps.cpu()
             for k, image_id in enumerate(batch):
                 cells = np.asarray(Image.open(Path(o.masks) / f"{image_id}.png")).astype(np.uint16)
                 found, centers = intersect(logits[k].numpy(), maps[k].numpy(), cells)

@@ -1,10 +1,12 @@
 // Training steps or predictions of one network on generated weights and images, as many at a time as standard input asks for.
-// Prints one JSON line when ready, with figures that tell whether it computes the same as its peers (bench/peers/network.py), and then
-// one with the seconds of each step for every number that it reads.
-// Usage: cellcam_bench (train|infer|curve) [--device cpu] [--backbone NAME] [--batch B] [--size S] [--threads N] [--precision auto]
+// Prints one JSON line when ready, with figures that tell whether it computes the same as its peers (bench/peers/network.py) and the
+// seconds that getting ready took, and then one with the seconds of each step for every number that it reads.
+// Usage: cellcam_bench (train|infer|curve) [--device cpu] [--backbone NAME] [--batch B] [--size S] [--threads N] [--precision auto] [--trace FILE]
+//   --trace FILE: at the end of the input writes what one more step spends its time on, for chrome://tracing (kernels of a GPU included)
 //   curve [--steps 200] [--seed 1]: prints the loss of each step from the weights of that seed, on batches in turn
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
+#include <torch/csrc/autograd/profiler_kineto.h>
 #include <torch/cuda.h>
 #include <torch/version.h>
 
@@ -25,10 +27,11 @@ namespace {
 
 constexpr std::int64_t kClasses = 19, kChannels = 4;
 
+using Clock = std::chrono::steady_clock;
 using Options = std::map<std::string, std::string>;
 
 Options parse(const std::vector<std::string>& arguments) {
-  Options options{{"device", "cpu"}, {"backbone", "seresnext50_32x4d"}, {"batch", "4"}, {"size", "192"}, {"threads", "0"}, {"precision", "auto"}, {"steps", "200"}, {"seed", "1"}};
+  Options options{{"device", "cpu"}, {"backbone", "seresnext50_32x4d"}, {"batch", "4"}, {"size", "192"}, {"threads", "0"}, {"precision", "auto"}, {"steps", "200"}, {"seed", "1"}, {"trace", ""}};
   for (std::size_t i = 1; i + 1 < arguments.size(); i += 2) {
     const auto found = options.find(arguments[i].substr(std::min<std::size_t>(2, arguments[i].size())));
     if (found == options.end()) throw std::invalid_argument("Unknown option " + arguments[i]);
@@ -36,6 +39,8 @@ Options parse(const std::vector<std::string>& arguments) {
   }
   return options;
 }
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 std::shared_ptr<model::PuzzleCam> make_model(const std::string& backbone, at::Device device, std::uint64_t seed) {
   auto model = std::make_shared<model::PuzzleCam>(backbone, kClasses, kChannels);
@@ -107,10 +112,22 @@ Work prediction(const std::shared_ptr<model::PuzzleCam>& model, model::Precision
   return work;
 }
 
+void write_trace(const Work& work, at::Device device, const std::string& file) {
+  namespace profiler = torch::autograd::profiler;
+  std::set<profiler::ActivityType> kinds{profiler::ActivityType::CPU};
+  if (device.is_cuda()) kinds.insert(profiler::ActivityType::CUDA);
+  const profiler::ProfilerConfig config(profiler::ProfilerState::KINETO);
+  profiler::prepareProfiler(config, kinds);
+  profiler::enableProfiler(config, kinds);
+  work.step();
+  if (device.is_cuda()) torch::cuda::synchronize();
+  profiler::disableProfiler()->save(file);
+}
+
 }  // namespace
 
 int network(const std::vector<std::string>& arguments) {
-  using Clock = std::chrono::steady_clock;
+  const auto begin = Clock::now();
   const Options options = parse(arguments);
   const at::Device device = model::choose_device(options.at("device"));
   const model::Precision precision = model::choose_precision(options.at("precision"), device);
@@ -123,17 +140,19 @@ int network(const std::vector<std::string>& arguments) {
   }
   const at::Tensor images = tests::input_images({batch, kChannels, size, size}, 1).to(device);
   const Work work = arguments.front() == "train" ? training(model, precision, images, batch) : prediction(model, precision, images);
-  print("check", work.check, "\"ready\":true,\"precision\":\"" + model::precision_name(precision) + "\",\"torch\":\"" TORCH_VERSION "\",");
+  print("check", work.check, "\"ready\":true,\"start_s\":" + std::to_string(seconds_since(begin)) + ",\"precision\":\"" +
+                                 model::precision_name(precision) + "\",\"torch\":\"" TORCH_VERSION "\",");
   for (int steps = 0; std::cin >> steps;) {
     std::vector<double> seconds;
     for (int i = 0; i < steps; ++i) {
       const auto start = Clock::now();
       work.step();
       if (device.is_cuda()) torch::cuda::synchronize();
-      seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+      seconds.push_back(seconds_since(start));
     }
     print("seconds", seconds);
   }
+  if (!options.at("trace").empty()) write_trace(work, device, options.at("trace"));
   return 0;
 }
 

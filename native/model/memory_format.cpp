@@ -1,5 +1,6 @@
 #include "model/memory_format.h"
 
+#include <ATen/Context.h>
 #include <ATen/Functions.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -8,6 +9,7 @@
 #include <chrono>
 #include <limits>
 #include <map>
+#include <mutex>
 #include <tuple>
 
 #include "model/recorded.h"
@@ -17,10 +19,17 @@ namespace cellcam::model {
 
 namespace {
 
-constexpr std::int64_t kBatch = 8, kSize = 256;
-constexpr int kWarmUps = 2, kTimed = 5;  // cuDNN chooses its algorithms in the former
+constexpr std::int64_t kBatch = 16, kSize = 256;
+constexpr int kTimed = 5;
 
-void pass(PuzzleCam& model, const at::Tensor& images, Precision precision, bool training) {
+// What a format gains does not depend on which algorithms cuDNN takes, and its search for them takes long.
+struct WithoutSearch {
+  bool before = at::globalContext().benchmarkCuDNN();
+  WithoutSearch() { at::globalContext().setBenchmarkCuDNN(false); }
+  ~WithoutSearch() { at::globalContext().setBenchmarkCuDNN(before); }
+};
+
+Recorded::Tensors pass(PuzzleCam& model, const at::Tensor& images, Precision precision, bool training) {
   const at::AutoGradMode grad(training);
   at::Tensor sum;
   {
@@ -28,23 +37,26 @@ void pass(PuzzleCam& model, const at::Tensor& images, Precision precision, bool 
     const PuzzleOutput out = model.forward(images, /*tiled=*/training);
     sum = training ? out.logits.sum() + out.tiled_logits.sum() : out.logits.sum();
   }
-  if (!training) return;
+  if (!training) return {sum};
   for (at::Tensor& p : model.parameters()) p.mutable_grad() = at::Tensor();
   sum.backward();
+  return {sum.detach()};
 }
 
+// As they will run: recorded, where that can be done, or else the time of launching small kernels would decide.
 double seconds_a_pass(PuzzleCam& model, const at::Tensor& images, Precision precision, bool training) {
   using Clock = std::chrono::steady_clock;
-  const auto wait = [device = model.device()] {
-    if (device.is_cuda()) c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
+  Recorded recorded(model.device());
+  const auto once = [&] {
+    recorded({}, {images}, [&](const Recorded::Tensors& inputs) { return pass(model, inputs[0], precision, training); });
+    const auto turn = device_turn();
+    if (model.device().is_cuda()) c10::impl::VirtualGuardImpl(model.device().type()).synchronizeDevice(model.device().index());
   };
-  for (int i = 0; i < kWarmUps; ++i) pass(model, images, precision, training);
+  for (int i = 0; i < Recorded::kWarmUps + 2; ++i) once();
   double least = std::numeric_limits<double>::infinity();
   for (int i = 0; i < kTimed; ++i) {
-    wait();
     const auto start = Clock::now();
-    pass(model, images, precision, training);
-    wait();
+    once();
     least = std::min(least, std::chrono::duration<double>(Clock::now() - start).count());
   }
   return least;
@@ -54,6 +66,7 @@ at::MemoryFormat measure(const PuzzleCam& like, Precision precision, bool traini
   PuzzleCam model(like.info().name, like.num_classes(), like.in_channels());
   model.move_to(like.device());
   model.train(training);
+  const WithoutSearch heuristics;
   const at::Tensor images = at::linspace(-2, 2, kBatch * like.in_channels() * kSize * kSize, at::TensorOptions(like.device()).dtype(at::kFloat))
                                 .view({kBatch, like.in_channels(), kSize, kSize});
   const auto seconds = [&](at::MemoryFormat format) {
@@ -68,7 +81,8 @@ at::MemoryFormat measure(const PuzzleCam& like, Precision precision, bool traini
 
 at::MemoryFormat fastest_memory_format(const PuzzleCam& model, Precision precision, bool training) {
   static std::map<std::tuple<std::string, std::string, Precision, bool>, at::MemoryFormat> known;
-  const auto turn = device_turn();
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
   const std::tuple key(model.info().name, model.device().str(), precision, training);
   auto found = known.find(key);
   if (found == known.end()) found = known.emplace(key, measure(model, precision, training)).first;

@@ -33,7 +33,8 @@ std::shared_ptr<model::PuzzleCam> model_on(at::Device device, const std::string&
 }
 
 // The losses of steps of which most can be recorded: images and learning rates change at each, once the batch is smaller, and later on
-// half of the network is frozen.
+// half of the network is frozen. Adam's first steps go by gradients' signs, so that roundings grow: with 30 times these rates two ways of
+// rounding on the CPU are 2 % apart after six steps.
 std::vector<double> losses_of_steps(at::Device device, model::Precision precision) {
   const auto model = model_on(device);
   training::TrainerOptions options;
@@ -48,7 +49,7 @@ std::vector<double> losses_of_steps(at::Device device, model::Precision precisio
     if (i == 10) model->set_trainable("cnn1.mfeatures.layer1", false);
     const auto seed = static_cast<std::uint64_t>(i % 3 + 1);
     const at::Tensor targets = uniforms("target", seed, {batch, kClasses}).lt(0.15).to(at::kFloat);
-    losses.push_back(trainer.step(input_images({batch, kChannels, kSize, kSize}, seed), targets, i % 5 == 4 ? 0 : 1e-4 * (i + 1)).total);
+    losses.push_back(trainer.step(input_images({batch, kChannels, kSize, kSize}, seed), targets, i % 5 == 4 ? 0 : 3e-6 * (i + 1)).total);
   }
   return losses;
 }
@@ -59,7 +60,7 @@ const Register steps("recorded training steps go the way of the CPU's", [] {
   for (const model::Precision precision : {model::Precision::fp32, model::Precision::bf16, model::Precision::fp16}) {
     const std::vector<double> found = losses_of_steps(at::Device("cuda:0"), precision);
     for (std::size_t i = 0; i < found.size(); ++i) {
-      check_near(found[i], expected[i], precision == model::Precision::fp32 ? 0.01 : 0.05, model::precision_name(precision) + ", step " + std::to_string(i));
+      check_near(found[i], expected[i], precision == model::Precision::fp32 ? 0.01 : 0.03, model::precision_name(precision) + ", step " + std::to_string(i));
     }
   }
 });

@@ -35,9 +35,17 @@ Kernel kernel(void (*f)(A)) {
 #define CELLCAM_KERNEL void
 #define CELLCAM_KERNELS(...)                                                                             \
   using std::sqrt;                                                                                       \
-  Vector load(const T* p) {                                                                              \
+  struct Packed {                                                                                        \
+    T v[8];                                                                                              \
+  };                                                                                                     \
+  Packed fetch(const T* p) {                                                                             \
+    Packed out;                                                                                          \
+    for (int i = 0; i < 8; ++i) out.v[i] = p[i];                                                         \
+    return out;                                                                                          \
+  }                                                                                                      \
+  Vector unpacked(const Packed& x) {                                                                     \
     Vector out;                                                                                          \
-    for (int i = 0; i < 8; ++i) out.v[i] = static_cast<float>(p[i]);                                     \
+    for (int i = 0; i < 8; ++i) out.v[i] = static_cast<float>(x.v[i]);                                   \
     return out;                                                                                          \
   }                                                                                                      \
   void store(T* p, const Vector& x) {                                                                    \
@@ -48,7 +56,8 @@ Kernel kernel(void (*f)(A)) {
       {"moments", kernel(moments)},           {"scale_act", kernel(scale_act)},                          \
       {"gradient_sums", kernel(gradient_sums)}, {"gradient", kernel(gradient)},                          \
       {"image_sums", kernel(image_sums)},     {"statistics", kernel(statistics)},                        \
-      {"norm_gradient", kernel(norm_gradient)}};
+      {"norm_gradient", kernel(norm_gradient)}, {"excitation_gradient", kernel(excitation_gradient)}, \
+      {"max_pool", kernel(max_pool)},         {"max_pool_gradient", kernel(max_pool_gradient)}};
 
 namespace float32 {
 using T = float;

@@ -12,6 +12,7 @@
 #include "emulated_gpu.h"
 #include "model/backbones/layers.h"
 #include "model/block_cache.h"
+#include "model/fused/gpu/max_pool.h"
 #include "model/fused/gpu/norm_act.h"
 #include "model/fused/joint.h"
 #include "model/switches.h"
@@ -168,6 +169,36 @@ const Register on_a_gpu("a GPU's fused norms, its threads emulated: outputs, gra
   norm_act_cases(on_gpu(40));
   norm_act_case(on_gpu(264), at::kFloat, 0, true, 0);
   norm_excite_cases(on_gpu(40));
+});
+
+const Register shifted("a GPU's shift, weights, residual and activation of predictions, its threads emulated", [] {
+  const EmulatedGpu gpu;
+  for (const auto dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    for (const bool excited : {false, true}) {
+      const at::Tensor x = values("x", {3, 40, 7, 9}, dtype).contiguous(at::MemoryFormat::ChannelsLast);
+      const at::Tensor shift = values("shift", {40}, at::kFloat), added = values("added", {3, 40, 7, 9}, dtype);
+      const at::Tensor weights = excited ? values("weights", {3, 40}, at::kFloat) : at::Tensor();
+      at::Tensor exact = x.to(at::kDouble) + shift.view({1, -1, 1, 1});
+      if (excited) exact = exact * weights.view({3, 40, 1, 1});
+      exact = at::leaky_relu(exact + added.to(at::kDouble), 0.01);
+      at::Tensor own = x.clone();
+      model::fused::gpu::shift_act_(own, shift, weights, added, 0.01f);
+      check_close(own, exact, dtype == at::kFloat ? 1e-6 : 1e-2, "shift_act_");
+    }
+  }
+});
+
+const Register pooled("a GPU's max pooling, its threads emulated: outputs and gradients of LibTorch's", [] {
+  const EmulatedGpu gpu;
+  for (const auto dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    for (const std::int64_t side : {8, 11}) {
+      // Of a few values, so that several are the largest.
+      const at::Tensor x = (values("x", {2, 16, side, side + 2}, at::kFloat) * 3).round().to(dtype).contiguous(at::MemoryFormat::ChannelsLast);
+      const at::Tensor own = x.clone().requires_grad_(), exact = x.to(at::kDouble).requires_grad_();
+      check_outputs(model::fused::gpu::max_pool(own), at::max_pool2d(exact, 3, 2, 1), 0, "max_pool");
+      check_close(own.grad(), exact.grad(), dtype == at::kFloat ? 1e-7 : 1e-2, "max_pool, gradient");
+    }
+  }
 });
 
 const Register compiled("a GPU's kernels compile for several generations", [] {

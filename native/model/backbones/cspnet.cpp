@@ -76,7 +76,7 @@ class CspResNeXt50 : public Backbone {
   }
 
   Views forward(Views x) override {
-    x = stem_(x, kLeaky).map([](const torch::Tensor& view) { return torch::max_pool2d(view, 3, 2, 1); });
+    x = max_pool(stem_(x, kLeaky));
     for (const auto& stage : stages_) x = stage->forward(x);
     return x;
   }

@@ -4,6 +4,8 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include "model/fused/gpu/norm_act.h"
+
 namespace cellcam::model {
 
 namespace {
@@ -49,6 +51,12 @@ at::ScalarType arithmetic(const at::Tensor& weight) {
   return at::autocast::is_autocast_enabled(type) ? at::autocast::get_autocast_dtype(type) : weight.scalar_type();
 }
 
+at::Tensor activate(at::Tensor y, float slope, const at::Tensor& residual) {
+  if (residual.defined()) y.add_(residual);
+  if (slope == 1) return y;
+  return slope == 0 ? y.relu_() : at::leaky_relu_(y, slope);
+}
+
 bool is_nhwc(const at::Tensor& x) { return x.is_contiguous(at::MemoryFormat::ChannelsLast); }
 
 }  // namespace
@@ -57,12 +65,24 @@ at::Tensor FoldedConv::operator()(const at::Tensor& x_in, torch::nn::Conv2dImpl&
                                   const at::Tensor& residual) {
   const at::ScalarType dtype = arithmetic(conv.weight);
   const at::Tensor x = x_in.to(dtype);
+  if (x.is_cuda()) {
+    Unshifted sum = without_shift(x, conv, norm);
+    if (fused::gpu::fits(sum.y)) {
+      fused::gpu::shift_act_(sum.y, sum.shift, {}, residual, slope);
+      return sum.y;
+    }
+    return activate(sum.y.add_(sum.shift.view({1, -1, 1, 1})), slope, residual);
+  }
   const Fold& folded = fold(conv, norm, dtype, x);
   if (folded.packed.defined() && is_nhwc(x)) return by_onednn(x, folded, slope, residual);
-  at::Tensor y = at::conv2d(x, folded.weight, folded.bias, shape_.stride, shape_.padding(), 1, shape_.groups);
-  if (residual.defined()) y.add_(residual);
-  if (slope == 1) return y;
-  return slope == 0 ? y.relu_() : at::leaky_relu_(y, slope);
+  return activate(at::conv2d(x, folded.weight, folded.bias, shape_.stride, shape_.padding(), 1, shape_.groups), slope, residual);
+}
+
+FoldedConv::Unshifted FoldedConv::without_shift(const at::Tensor& x_in, torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm) {
+  const at::ScalarType dtype = arithmetic(conv.weight);
+  const at::Tensor x = x_in.to(dtype);
+  const Fold& folded = fold(conv, norm, dtype, x);
+  return {at::conv2d(x, folded.weight, {}, shape_.stride, shape_.padding(), 1, shape_.groups), folded.shift};
 }
 
 const FoldedConv::Fold& FoldedConv::fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype,
@@ -75,7 +95,9 @@ const FoldedConv::Fold& FoldedConv::fold(torch::nn::Conv2dImpl& conv, torch::nn:
   if (now == folded.made_of) return folded;
   const at::Tensor scale = norm.weight.to(at::kDouble) / (norm.running_var.to(at::kDouble) + norm.options.eps()).sqrt();
   folded.weight = (conv.weight.to(at::kDouble) * scale.view({-1, 1, 1, 1})).to(dtype).contiguous(conv.weight.suggest_memory_format());
-  folded.bias = (norm.bias.to(at::kDouble) - norm.running_mean * scale).to(dtype);
+  const at::Tensor shift = norm.bias.to(at::kDouble) - norm.running_mean * scale;
+  folded.bias = shift.to(dtype);
+  folded.shift = shift.to(at::kFloat);
   folded.packed = at::Tensor();
   if (onednn() && x.device().is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16) && is_nhwc(x)) {
     const std::int64_t stride[] = {shape_.stride, shape_.stride}, padding[] = {shape_.padding(), shape_.padding()}, dilation[] = {1, 1};

@@ -13,7 +13,8 @@ struct ConvShape {
 };
 
 // A convolution whose weight and bias contain the batch norm behind it, made when it is first used and again when the weights or the
-// arithmetic have changed since. On the CPU oneDNN adds the residual and applies the activation as it writes. One thread at a time.
+// arithmetic have changed since. On the CPU oneDNN adds the residual and applies the activation as it writes; on a GPU one kernel of ours
+// adds it and the bias. One thread at a time.
 class FoldedConv {
  public:
   explicit FoldedConv(const ConvShape& shape) : shape_(shape) {}
@@ -25,6 +26,12 @@ class FoldedConv {
   at::Tensor operator()(const at::Tensor& x, torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, float slope,
                         const at::Tensor& residual);
 
+  // norm(conv(x)) as y + shift, shift (C) in float32.
+  struct Unshifted {
+    at::Tensor y, shift;
+  };
+  Unshifted without_shift(const at::Tensor& x, torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm);
+
  private:
   struct Source {
     const void* data;
@@ -34,6 +41,7 @@ class FoldedConv {
   struct Fold {
     std::vector<Source> made_of;
     at::Tensor weight, bias;
+    at::Tensor shift;   // the bias in float32
     at::Tensor packed;  // the weight as oneDNN wants it; undefined where it does not take part
   };
   const Fold& fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype, const at::Tensor& x);

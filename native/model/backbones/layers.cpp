@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include "model/fused/gpu/max_pool.h"
 #include "model/fused/gpu/norm_act.h"
 #include "model/fused/joint.h"
 #include "model/switches.h"
@@ -32,6 +33,13 @@ torch::nn::Module& part(torch::nn::Module& parent, const std::string& name) {
 }
 
 }  // namespace
+
+Views max_pool(const Views& x) {
+  return x.map([](const torch::Tensor& view) {
+    if (view.requires_grad() && fused::gpu::fits(view)) return fused::gpu::max_pool(view);
+    return torch::max_pool2d(view, 3, 2, 1);
+  });
+}
 
 SqueezeExcite::SqueezeExcite(std::int64_t channels, std::int64_t squeezed)
     : fc1_(torch::nn::Conv2dOptions(channels, squeezed, 1)), fc2_(torch::nn::Conv2dOptions(squeezed, channels, 1)) {
@@ -79,6 +87,12 @@ Views ConvNorm::operator()(const Views& x, fused::Slope slope, const Views& resi
 Views ConvNorm::excited(const Views& x, SqueezeExcite& excite, const Views& residual) {
   if (folds(norm_)) {
     return each(x, residual, [&](const auto& view, const auto& added) {
+      if (fused::gpu::fits(added)) {
+        auto [y, shift] = folded_->without_shift(view, *conv_, *norm_);
+        const torch::Tensor means = y.mean({2, 3}, /*keepdim=*/false, at::kFloat).add_(shift);
+        fused::gpu::shift_act_(y, shift, fused::channel_weights(means, excite.weights()), added, kRelu);
+        return y;
+      }
       torch::Tensor y = (*folded_)(view, *conv_, *norm_, kNothing, {});
       if (!fused::fits(y) || !fused::fits(added)) return excite.forward(y).whole.add_(added).relu_();
       fused::scale_act_(y, fused::channel_weights(fused::image_means(y), excite.weights()), added, kRelu);

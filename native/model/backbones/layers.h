@@ -36,6 +36,9 @@ struct Part : torch::nn::Module {};
 // What follows a norm.
 constexpr fused::Slope kNothing = 1, kRelu = 0;
 
+// The largest of 3 x 3 pixels, every other one.
+Views max_pool(const Views& x);
+
 // Squeeze-and-excitation (arXiv 1709.01507): channel weights from the spatial mean.
 class SqueezeExcite : public Layer {
  public:

@@ -78,7 +78,7 @@ class ResNet : public Backbone {
   }
 
   Views forward(Views x) override {
-    x = stem_(x, kRelu).map([](const torch::Tensor& view) { return torch::max_pool2d(view, 3, 2, 1); });
+    x = max_pool(stem_(x, kRelu));
     for (const auto& block : blocks_) x = cancellation_point(block->forward(x));
     return x;
   }

@@ -16,7 +16,7 @@ struct Excited {
 
   Excited(const at::Tensor& image_means, const Excitation& w)
       : means(image_means),
-        hidden(at::addmm(w.squeeze_bias, means, w.squeeze.flatten(1).t()).relu_()),
+        hidden(at::_addmm_activation(w.squeeze_bias, means, w.squeeze.flatten(1).t())),  // relu
         weights(at::addmm(w.expand_bias, hidden, w.expand.flatten(1).t()).sigmoid_()) {}
   Excited(at::Tensor image_means, at::Tensor hidden_in, at::Tensor weights_in)
       : means(std::move(image_means)), hidden(std::move(hidden_in)), weights(std::move(weights_in)) {}
@@ -32,8 +32,11 @@ struct Excited {
     }
   };
   Gradient backward(const at::Tensor& of_weights, const at::Tensor& squeeze, const at::Tensor& expand) const {
-    const at::Tensor dz = of_weights * weights * (1 - weights);
-    const at::Tensor dh = at::mm(dz, expand.flatten(1)) * hidden.gt(0);
+    return of_logits(of_weights * weights * (1 - weights), squeeze, expand);
+  }
+  // dz: gradients of what the weights are the sigmoid of.
+  Gradient of_logits(const at::Tensor& dz, const at::Tensor& squeeze, const at::Tensor& expand) const {
+    const at::Tensor dh = at::threshold_backward(at::mm(dz, expand.flatten(1)), hidden, 0);
     return {at::mm(dh, squeeze.flatten(1)), at::mm(dh.t(), means).view_as(squeeze), dh.sum(0),
             at::mm(dz.t(), hidden).view_as(expand), dz.sum(0)};
   }

@@ -8,7 +8,8 @@ namespace cellcam::model::fused::gpu {
   inline constexpr char name[] = #__VA_ARGS__;
 
 // The one argument of each kernel of kernels.inl. Images are (images, pixels, channels), channels in vectors of 8, of one type throughout;
-// everything per channel is float32. `per_image`: whether an array has channels for every image instead of once. `slope` as in rows.h.
+// everything per channel is float32. `weights` are those of a squeeze-and-excitation, (images, channels); null without one, and all images
+// may then count as one of many pixels. `slope` as in rows.h.
 CELLCAM_SOURCE(
     kArguments,
 
@@ -22,21 +23,28 @@ CELLCAM_SOURCE(
       Pixels size; const void* x; float* partial;
     };
 
-    // y = act(x * scale + shift + residual); residual may be null.
+    // y = act((x * scale + shift) * weights + residual); scale and residual may be null.
     struct ScaleArguments {
-      Pixels size; const void* x; const void* residual; const float* scale; const float* shift; int per_image; float slope;
+      Pixels size; const void* x; const void* residual; const float* scale; const float* shift; const float* weights; float slope;
       void* y;
     };
 
-    // partial (images, slices, 2, channels): sums of g and of g * (x - mean), g being dy where y > 0, else slope * dy.
-    struct GradientSumsArguments {
-      Pixels size; const void* dy; const void* y; const void* x; const float* mean; float slope; float* partial;
+    // Of y = act(x * scale + shift + residual): g is dy where y > 0, else slope * dy. y is null where there is no residual: then x tells its
+    // sign, and one array less is read.
+    struct Upstream {
+      const void* dy; const void* y; const void* x; const float* scale; const float* shift; float slope;
     };
 
-    // dx = g * a + (x - mean) * b + c, b and mean never per image; g itself goes to residual unless that is null.
+    // partial (images, slices, 2, channels): sums of g and of g * (x - mean).
+    struct GradientSumsArguments {
+      Pixels size; Upstream up; const float* mean; float* partial;
+    };
+
+    // dx = g * a * weights + (x - mean) * b + c + a * of_means / pixels, of_means as NormGradientArguments has it; g itself goes to residual
+    // unless that is null.
     struct GradientArguments {
-      Pixels size; const void* dy; const void* y; const void* x; const float* a; const float* b; const float* c;
-      const float* mean; int per_image; float slope; void* dx; void* residual;
+      Pixels size; Upstream up; const float* a; const float* b; const float* c; const float* mean; const float* weights;
+      const float* of_means; void* dx; void* residual;
     };
 
     // sums (images, 2, channels) of partial (images, slices, 2, channels). A thread a number.
@@ -45,21 +53,38 @@ CELLCAM_SOURCE(
     };
 
     // From sums (rows, 2, channels) of MomentsArguments, over `count` pixels: the batch norm's statistics, y = x * scale + shift, and the
-    // running statistics moved. Threads: x over channels, y over rows.
+    // running statistics moved. Threads: x over channels, y over rows. Where means is not null rows are images: it gets the mean of each
+    // one's y, and offset the mean of its x less the batch's, both (rows, channels).
     struct StatisticsArguments {
       int rows; int channels; double count; double epsilon; double momentum; const void* x; const float* sums;
       const float* weight; const float* bias; float* mean; float* inverse; float* scale; float* shift; float* running_mean;
-      float* running_var;
+      float* running_var; long long* batches_tracked; float* offset; float* means;
+    };
+
+    // From sums (images, 2, channels) of GradientSumsArguments: gradients of what the weights are the sigmoid of. A thread a number.
+    struct ExcitationGradientArguments {
+      int images; int channels; const float* sums; const float* weight; const float* bias; const float* inverse; const float* weights;
+      float* of_logits;
     };
 
     // From sums (rows, 2, channels) of GradientSumsArguments: the factors of GradientArguments and the gradients of weight and bias.
+    // Where weights is not null rows are images, of_means (rows, channels) is the gradient of their means and offset as above.
     struct NormGradientArguments {
-      int rows; int channels; double count; const float* sums; const float* weight; const float* inverse; float* a; float* b;
-      float* c; float* of_weight; float* of_bias;
+      int rows; int channels; double count; const float* sums; const float* weight; const float* inverse; const float* weights;
+      const float* of_means; const float* offset; float* a; float* b; float* c; float* of_weight; float* of_bias;
+    };
+
+    // The largest of 3 x 3 pixels, every other one, of images (images, height, width, channels) with a border that loses. `which` (like y)
+    // says where it was, row by row from 0 to 8. A thread 8 values of y; for the gradient, of dx.
+    struct MaxPoolArguments {
+      int images; int height; int width; int channels; int y_height; int y_width; const void* x; void* y; unsigned char* which;
+    };
+    struct MaxPoolGradientArguments {
+      int images; int height; int width; int channels; int y_height; int y_width; const void* dy; const unsigned char* which; void* dx;
     };
 )
 
-// As many threads as kernels of Pixels, and as those with rows, have in a block.
-inline constexpr int kThreads = 256;
+// How many threads at most there are in a block of kernels of Pixels, and of those with rows.
+inline constexpr int kThreads = 256, kRowThreads = 1024;
 
 }  // namespace cellcam::model::fused::gpu

@@ -1,124 +1,191 @@
 // Batch norm and what follows it on a GPU. Included where CELLCAM_KERNELS(...) and CELLCAM_KERNEL are defined: as text for the run-time compiler,
-// and as C++ by the tests, where threads are the CPU's. T is the type of values; load and store take 8 of them as float. No preprocessor
-// lines inside.
+// and as C++ by the tests, where threads are the CPU's. T is the type of values; Packed is 8 of them as they lie in memory, Vector as float.
+// No preprocessor lines inside.
 CELLCAM_KERNELS(
 
-    // What every thread of a block has found, summed in a fixed order over the threads of one x, for those with y = 0.
-    template <typename V, int kCount>
-    __device__ void sum_over_y(V (&values)[kCount], V* shared) {
-      const int thread = threadIdx.y * blockDim.x + threadIdx.x;
-      const int threads = blockDim.x * blockDim.y;
-      for (int i = 0; i < kCount; ++i) shared[i * threads + thread] = values[i];
-      for (int half = blockDim.y / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (threadIdx.y < half) {
-          for (int i = 0; i < kCount; ++i) shared[i * threads + thread] += shared[i * threads + thread + half * blockDim.x];
-        }
+    // use(i, x, sum) for what every thread of column x of a block has found in values[i], summed in a fixed order; each is one thread's.
+    // shared: (kCount + 1) of V for each thread. The odd column keeps rows out of each other's banks.
+    template <typename V, int kCount, typename F>
+    __device__ void column_sums(const V (&values)[kCount], V* shared, const F& use) {
+      const int wide = blockDim.x;
+      const int row = (kCount + 1) * wide;
+      for (int i = 0; i < kCount; ++i) shared[threadIdx.y * row + i * wide + threadIdx.x] = values[i];
+      __syncthreads();
+      for (int at = threadIdx.y * wide + threadIdx.x; at < kCount * wide; at += wide * blockDim.y) {
+        double sum = 0;
+        for (int y = 0; y < static_cast<int>(blockDim.y); ++y) sum += shared[y * row + at];
+        use(at / wide, at % wide, static_cast<V>(sum));
       }
-      for (int i = 0; i < kCount; ++i) values[i] = shared[i * threads + thread];
     }
 
-    // f(offset of 8 values) for each pixel of this thread, none where it lies behind the last channel.
-    template <typename F>
-    __device__ void each_pixel(const Pixels& size, int channel, const F& f) {
+    // use(offset, read(offset)) for each pixel of this thread, offset being that of 8 values; none where it lies behind the last channel.
+    // Reads kAtOnce of them before the first is used, so that as many are on their way.
+    template <int kAtOnce, typename Read, typename Use>
+    __device__ void each_pixel(const Pixels& size, int channel, const Read& read, const Use& use) {
       if (channel >= size.channels) return;
-      const long long image = blockIdx.z * size.pixels * size.channels + channel;
-      const long long step = static_cast<long long>(size.slices) * blockDim.y;
-      for (long long p = blockIdx.y * blockDim.y + threadIdx.y; p < size.pixels; p += step) f(image + p * size.channels);
+      const long long last = (blockIdx.z + 1) * size.pixels * size.channels;
+      const long long step = static_cast<long long>(size.slices) * blockDim.y * size.channels;
+      const long long first = blockIdx.y * blockDim.y + threadIdx.y;
+      long long at = (blockIdx.z * size.pixels + first) * size.channels + channel;
+      for (; at + (kAtOnce - 1) * step < last; at += kAtOnce * step) {
+        decltype(read(at)) items[kAtOnce];
+        for (int i = 0; i < kAtOnce; ++i) items[i] = read(at + i * step);
+        for (int i = 0; i < kAtOnce; ++i) use(at + i * step, items[i]);
+      }
+      for (; at < last; at += step) use(at, read(at));
     }
 
     __device__ int first_channel() { return 8 * (blockIdx.x * blockDim.x + threadIdx.x); }
 
     // sums: 8 of the first kind, 8 of the second.
-    __device__ void write_partial(const Pixels& size, int channel, float (&sums)[16], float* partial, float* shared) {
-      sum_over_y(sums, shared);
-      if (threadIdx.y != 0 || channel >= size.channels) return;
-      float* const out = partial + (blockIdx.z * static_cast<long long>(size.slices) + blockIdx.y) * 2 * size.channels + channel;
-      for (int i = 0; i < 8; ++i) out[i] = sums[i];
-      for (int i = 0; i < 8; ++i) out[size.channels + i] = sums[8 + i];
+    __device__ void write_partial(const Pixels& size, const float (&sums)[16], float* partial, float* shared) {
+      float* const out = partial + (blockIdx.z * static_cast<long long>(size.slices) + blockIdx.y) * 2 * size.channels;
+      column_sums(sums, shared, [&](int i, int x, float sum) {
+        const int channel = 8 * (blockIdx.x * blockDim.x + x) + i % 8;
+        if (channel < size.channels) out[i / 8 * size.channels + channel] = sum;
+      });
     }
 
-    // g of the upstream gradient; y only where something is cut off.
-    __device__ Vector passed(const T* dy, const T* y, long long at, float slope) {
-      Vector g = load(dy + at);
-      if (slope == 1) return g;
-      const Vector out = load(y + at);
-      for (int i = 0; i < 8; ++i) g.v[i] = out.v[i] > 0 ? g.v[i] : slope * g.v[i];
-      return g;
-    }
-
-    __device__ Vector factors(const float* all, const Pixels& size, int channel, int per_image) {
-      const float* const from = all + (per_image ? blockIdx.z * static_cast<long long>(size.channels) : 0) + channel;
+    __device__ Vector factors(const float* all, const Pixels& size, int channel) {
       Vector out;
-      for (int i = 0; i < 8; ++i) out.v[i] = channel < size.channels ? from[i] : 0;
+      for (int i = 0; i < 8; ++i) out.v[i] = channel < size.channels ? all[channel + i] : 0;
       return out;
     }
 
+    __device__ Vector image_factors(const float* all, const Pixels& size, int channel) {
+      return factors(all + blockIdx.z * static_cast<long long>(size.channels), size, channel);
+    }
+
+    // What is read of Upstream; y is x once more where it is null.
+    struct Passed {
+      Packed dy;
+      Packed y;
+      Packed x;
+    };
+
+    struct Passing {
+      const T* dy;
+      const T* y;
+      const T* x;
+      float slope;
+      Vector scale = {};
+      Vector shift = {};
+
+      __device__ Passing(const Upstream& up, const Pixels& size, int channel)
+          : dy(static_cast<const T*>(up.dy)), y(static_cast<const T*>(up.y)), x(static_cast<const T*>(up.x)), slope(up.slope) {
+        if (y != nullptr) return;
+        scale = factors(up.scale, size, channel);
+        shift = factors(up.shift, size, channel);
+      }
+
+      __device__ Passed read(long long at) const {
+        Passed out;
+        out.dy = fetch(dy + at);
+        out.x = fetch(x + at);
+        out.y = y != nullptr && slope != 1 ? fetch(y + at) : out.x;
+        return out;
+      }
+
+      __device__ Vector g(const Passed& p, const Vector& value) const {
+        Vector out = unpacked(p.dy);
+        if (slope == 1) return out;
+        Vector sign = unpacked(p.y);
+        if (y == nullptr) {
+          for (int i = 0; i < 8; ++i) sign.v[i] = value.v[i] * scale.v[i] + shift.v[i];
+        }
+        for (int i = 0; i < 8; ++i) out.v[i] = sign.v[i] > 0 ? out.v[i] : slope * out.v[i];
+        return out;
+      }
+    };
+
     CELLCAM_KERNEL moments(MomentsArguments a) {
-      __shared__ float shared[16 * 256];
+      __shared__ float shared[17 * 256];
       const int channel = first_channel();
       const T* const x = static_cast<const T*>(a.x);
+      Vector centre = {};
+      if (channel < a.size.channels) centre = unpacked(fetch(x + channel));
       float sums[16] = {};
-      if (channel < a.size.channels) {
-        const Vector centre = load(x + channel);
-        each_pixel(a.size, channel, [&](long long at) {
-          const Vector value = load(x + at);
-          for (int i = 0; i < 8; ++i) {
-            const float d = value.v[i] - centre.v[i];
-            sums[i] += d;
-            sums[8 + i] += d * d;
-          }
-        });
-      }
-      write_partial(a.size, channel, sums, a.partial, shared);
+      each_pixel<4>(a.size, channel, [&](long long at) { return fetch(x + at); }, [&](long long, const Packed& packed) {
+        const Vector value = unpacked(packed);
+        for (int i = 0; i < 8; ++i) {
+          const float d = value.v[i] - centre.v[i];
+          sums[i] += d;
+          sums[8 + i] += d * d;
+        }
+      });
+      write_partial(a.size, sums, a.partial, shared);
     }
+
+    struct WithResidual {
+      Packed x;
+      Packed residual;
+    };
 
     CELLCAM_KERNEL scale_act(ScaleArguments a) {
       const int channel = first_channel();
       const T* const x = static_cast<const T*>(a.x);
       const T* const residual = static_cast<const T*>(a.residual);
       T* const y = static_cast<T*>(a.y);
-      const Vector scale = factors(a.scale, a.size, channel, a.per_image), shift = factors(a.shift, a.size, channel, a.per_image);
-      each_pixel(a.size, channel, [&](long long at) {
-        Vector value = load(x + at);
-        for (int i = 0; i < 8; ++i) value.v[i] = value.v[i] * scale.v[i] + shift.v[i];
-        if (residual != nullptr) {
-          const Vector added = load(residual + at);
-          for (int i = 0; i < 8; ++i) value.v[i] += added.v[i];
-        }
+      Vector scale = {{1, 1, 1, 1, 1, 1, 1, 1}};
+      if (a.scale != nullptr) scale = factors(a.scale, a.size, channel);
+      Vector shift = factors(a.shift, a.size, channel);
+      if (a.weights != nullptr) {
+        const Vector weights = image_factors(a.weights, a.size, channel);
+        for (int i = 0; i < 8; ++i) scale.v[i] *= weights.v[i];
+        for (int i = 0; i < 8; ++i) shift.v[i] *= weights.v[i];
+      }
+      const auto read = [&](long long at) {
+        WithResidual out;
+        out.x = fetch(x + at);
+        out.residual = residual != nullptr ? fetch(residual + at) : out.x;
+        return out;
+      };
+      each_pixel<4>(a.size, channel, read, [&](long long at, const WithResidual& item) {
+        Vector value = unpacked(item.x);
+        const Vector added = unpacked(item.residual);
+        for (int i = 0; i < 8; ++i) value.v[i] = value.v[i] * scale.v[i] + shift.v[i] + (residual != nullptr ? added.v[i] : 0);
         for (int i = 0; i < 8; ++i) value.v[i] = value.v[i] > 0 ? value.v[i] : a.slope * value.v[i];
         store(y + at, value);
       });
     }
 
     CELLCAM_KERNEL gradient_sums(GradientSumsArguments a) {
-      __shared__ float shared[16 * 256];
+      __shared__ float shared[17 * 256];
       const int channel = first_channel();
-      const T* const x = static_cast<const T*>(a.x);
-      const Vector mean = factors(a.mean, a.size, channel, 0);
+      const Passing up(a.up, a.size, channel);
+      const Vector mean = factors(a.mean, a.size, channel);
       float sums[16] = {};
-      each_pixel(a.size, channel, [&](long long at) {
-        const Vector g = passed(static_cast<const T*>(a.dy), static_cast<const T*>(a.y), at, a.slope), value = load(x + at);
+      each_pixel<4>(a.size, channel, [&](long long at) { return up.read(at); }, [&](long long, const Passed& item) {
+        const Vector value = unpacked(item.x);
+        const Vector g = up.g(item, value);
         for (int i = 0; i < 8; ++i) {
           sums[i] += g.v[i];
           sums[8 + i] += g.v[i] * (value.v[i] - mean.v[i]);
         }
       });
-      write_partial(a.size, channel, sums, a.partial, shared);
+      write_partial(a.size, sums, a.partial, shared);
     }
 
     CELLCAM_KERNEL gradient(GradientArguments arguments) {
+      const Pixels& size = arguments.size;
       const int channel = first_channel();
-      const T* const x = static_cast<const T*>(arguments.x);
+      const Passing up(arguments.up, size, channel);
       T* const dx = static_cast<T*>(arguments.dx);
       T* const residual = static_cast<T*>(arguments.residual);
-      const Vector a = factors(arguments.a, arguments.size, channel, arguments.per_image);
-      const Vector b = factors(arguments.b, arguments.size, channel, 0);
-      const Vector c = factors(arguments.c, arguments.size, channel, arguments.per_image);
-      const Vector mean = factors(arguments.mean, arguments.size, channel, 0);
-      each_pixel(arguments.size, channel, [&](long long at) {
-        const Vector g = passed(static_cast<const T*>(arguments.dy), static_cast<const T*>(arguments.y), at, arguments.slope);
-        Vector value = load(x + at);
+      Vector a = factors(arguments.a, size, channel);
+      Vector c = factors(arguments.c, size, channel);
+      const Vector b = factors(arguments.b, size, channel);
+      const Vector mean = factors(arguments.mean, size, channel);
+      if (arguments.weights != nullptr) {
+        const Vector weights = image_factors(arguments.weights, size, channel);
+        const Vector of_means = image_factors(arguments.of_means, size, channel);
+        const float share = 1.0f / static_cast<float>(size.pixels);
+        for (int i = 0; i < 8; ++i) c.v[i] += a.v[i] * of_means.v[i] * share;
+        for (int i = 0; i < 8; ++i) a.v[i] *= weights.v[i];
+      }
+      each_pixel<2>(size, channel, [&](long long at) { return up.read(at); }, [&](long long at, const Passed& item) {
+        Vector value = unpacked(item.x);
+        const Vector g = up.g(item, value);
         for (int i = 0; i < 8; ++i) value.v[i] = g.v[i] * a.v[i] + (value.v[i] - mean.v[i]) * b.v[i] + c.v[i];
         store(dx + at, value);
         if (residual != nullptr) store(residual + at, g);
@@ -135,39 +202,86 @@ CELLCAM_KERNELS(
       a.sums[at] = static_cast<float>(sum);
     }
 
-    // Both sums of one channel over all rows; whether this thread is the one to use them.
-    __device__ bool over_rows(const float* sums, int rows, int channels, int channel, double (&both)[2], double* shared) {
-      for (int row = threadIdx.y; channel < channels && row < rows; row += blockDim.y) {
-        both[0] += sums[2ll * row * channels + channel];
-        both[1] += sums[(2ll * row + 1) * channels + channel];
+    // Both sums of a channel over all rows, for every thread of its column. read(row, both) gives what one row adds.
+    // shared: 3 for each thread, and 64 more.
+    template <typename F>
+    __device__ void over_rows(int rows, bool inside, double* shared, double (&sums)[2], const F& read) {
+      double found[2] = {};
+      for (int row = threadIdx.y; inside && row < rows; row += 4 * blockDim.y) {
+        double four[4][2] = {};
+        for (int i = 0; i < 4; ++i) {
+          if (row + i * static_cast<int>(blockDim.y) < rows) read(row + i * blockDim.y, four[i]);
+        }
+        for (int i = 0; i < 4; ++i) found[0] += four[i][0];
+        for (int i = 0; i < 4; ++i) found[1] += four[i][1];
       }
-      sum_over_y(both, shared);
-      return threadIdx.y == 0 && channel < channels;
+      double* const totals = shared + 3 * blockDim.x * blockDim.y;
+      column_sums(found, shared, [&](int i, int x, double sum) { totals[i * blockDim.x + x] = sum; });
+      __syncthreads();
+      sums[0] = totals[threadIdx.x];
+      sums[1] = totals[blockDim.x + threadIdx.x];
     }
 
     CELLCAM_KERNEL statistics(StatisticsArguments a) {
-      __shared__ double shared[2 * 256];
+      __shared__ double shared[3 * 1024 + 64];
       const int channel = blockIdx.x * blockDim.x + threadIdx.x;
-      double both[2] = {};
-      if (!over_rows(a.sums, a.rows, a.channels, channel, both, shared)) return;
+      const bool inside = channel < a.channels;
+      const auto sums_of = [&](int row, int which) { return a.sums[(2ll * row + which) * a.channels + channel]; };
+      double both[2];
+      over_rows(a.rows, inside, shared, both, [&](int row, double (&out)[2]) {
+        out[0] = sums_of(row, 0);
+        out[1] = sums_of(row, 1);
+      });
+      if (channel == 0 && threadIdx.y == 0) *a.batches_tracked += 1;
+      if (!inside) return;
       const double offset = both[0] / a.count;
       const double spread = both[1] / a.count - offset * offset;
       const double variance = spread > 0 ? spread : 0;
-      const double mean = load(static_cast<const T*>(a.x) + channel / 8 * 8).v[channel % 8] + offset;
+      const double mean = unpacked(fetch(static_cast<const T*>(a.x) + channel / 8 * 8)).v[channel % 8] + offset;
       const double inverse = 1 / sqrt(variance + a.epsilon);
-      a.mean[channel] = static_cast<float>(mean);
-      a.inverse[channel] = static_cast<float>(inverse);
-      a.scale[channel] = static_cast<float>(a.weight[channel] * inverse);
-      a.shift[channel] = static_cast<float>(a.bias[channel] - mean * a.weight[channel] * inverse);
-      a.running_mean[channel] += static_cast<float>(a.momentum * (mean - a.running_mean[channel]));
-      a.running_var[channel] += static_cast<float>(a.momentum * (variance * a.count / (a.count - 1) - a.running_var[channel]));
+      const double scale = a.weight[channel] * inverse;
+      if (threadIdx.y == 0) {
+        a.mean[channel] = static_cast<float>(mean);
+        a.inverse[channel] = static_cast<float>(inverse);
+        a.scale[channel] = static_cast<float>(scale);
+        a.shift[channel] = static_cast<float>(a.bias[channel] - mean * scale);
+        a.running_mean[channel] += static_cast<float>(a.momentum * (mean - a.running_mean[channel]));
+        a.running_var[channel] += static_cast<float>(a.momentum * (variance * a.count / (a.count - 1) - a.running_var[channel]));
+      }
+      if (a.means == nullptr) return;
+      const double share = a.rows / a.count;
+      for (int row = threadIdx.y; row < a.rows; row += blockDim.y) {
+        const double of_image = sums_of(row, 0) * share - offset;
+        a.offset[row * a.channels + channel] = static_cast<float>(of_image);
+        a.means[row * a.channels + channel] = static_cast<float>(of_image * scale + a.bias[channel]);
+      }
+    }
+
+    CELLCAM_KERNEL excitation_gradient(ExcitationGradientArguments a) {
+      const int at = blockIdx.x * blockDim.x + threadIdx.x;
+      if (at >= a.images * a.channels) return;
+      const int channel = at % a.channels;
+      const float* const sums = a.sums + 2ll * (at / a.channels) * a.channels + channel;
+      const float w = a.weights[at];
+      const float of_weight = sums[a.channels] * (a.weight[channel] * a.inverse[channel]) + sums[0] * a.bias[channel];
+      a.of_logits[at] = of_weight * w * (1 - w);
     }
 
     CELLCAM_KERNEL norm_gradient(NormGradientArguments a) {
-      __shared__ double shared[2 * 256];
+      __shared__ double shared[3 * 1024 + 64];
       const int channel = blockIdx.x * blockDim.x + threadIdx.x;
-      double both[2] = {};
-      if (!over_rows(a.sums, a.rows, a.channels, channel, both, shared)) return;
+      const bool inside = channel < a.channels;
+      double both[2];
+      over_rows(a.rows, inside, shared, both, [&](int row, double (&out)[2]) {
+        out[0] = a.sums[2ll * row * a.channels + channel];
+        out[1] = a.sums[(2ll * row + 1) * a.channels + channel];
+        if (a.weights == nullptr) return;
+        const int at = row * a.channels + channel;
+        const double of_mean = a.of_means[at];
+        out[0] = out[0] * a.weights[at] + of_mean;
+        out[1] = out[1] * a.weights[at] + of_mean * a.offset[at];
+      });
+      if (!inside || threadIdx.y != 0) return;
       const double inverse = a.inverse[channel];
       const double of_g = a.weight[channel] * inverse;
       a.a[channel] = static_cast<float>(of_g);
@@ -175,5 +289,68 @@ CELLCAM_KERNELS(
       a.c[channel] = static_cast<float>(-of_g * both[0] / a.count);
       a.of_weight[channel] = static_cast<float>(both[1] * inverse);
       a.of_bias[channel] = static_cast<float>(both[0]);
+    }
+
+    // Where 8 values lie in an array of (images, height, width, channels).
+    struct Place {
+      int image;
+      int row;
+      int column;
+      int channel;
+      bool inside;
+
+      __device__ Place(int images, int height, int width, int channels) {
+        long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+        const int vectors = channels / 8;
+        channel = 8 * static_cast<int>(at % vectors);
+        at /= vectors;
+        column = static_cast<int>(at % width);
+        at /= width;
+        row = static_cast<int>(at % height);
+        image = static_cast<int>(at / height);
+        inside = image < images;
+      }
+    };
+
+    __device__ long long offset(const Place& p, int height, int width, int channels, int row, int column) {
+      return ((p.image * static_cast<long long>(height) + row) * width + column) * channels + p.channel;
+    }
+
+    CELLCAM_KERNEL max_pool(MaxPoolArguments a) {
+      const Place p(a.images, a.y_height, a.y_width, a.channels);
+      if (!p.inside) return;
+      Vector most = {};
+      int where[8];
+      for (int i = 0; i < 8; ++i) where[i] = -1;
+      for (int k = 0; k < 9; ++k) {
+        const int row = 2 * p.row - 1 + k / 3;
+        const int column = 2 * p.column - 1 + k % 3;
+        if (row < 0 || row >= a.height || column < 0 || column >= a.width) continue;
+        const Vector value = unpacked(fetch(static_cast<const T*>(a.x) + offset(p, a.height, a.width, a.channels, row, column)));
+        for (int i = 0; i < 8; ++i) {
+          if (where[i] >= 0 && value.v[i] <= most.v[i]) continue;
+          if (where[i] >= 0 && most.v[i] != most.v[i]) continue;
+          most.v[i] = value.v[i];
+          where[i] = k;
+        }
+      }
+      const long long to = offset(p, a.y_height, a.y_width, a.channels, p.row, p.column);
+      store(static_cast<T*>(a.y) + to, most);
+      for (int i = 0; i < 8; ++i) a.which[to + i] = static_cast<unsigned char>(where[i]);
+    }
+
+    CELLCAM_KERNEL max_pool_gradient(MaxPoolGradientArguments a) {
+      const Place p(a.images, a.height, a.width, a.channels);
+      if (!p.inside) return;
+      Vector sum = {};
+      for (int row = p.row / 2; row <= (p.row + 1) / 2 && row < a.y_height; ++row) {
+        for (int column = p.column / 2; column <= (p.column + 1) / 2 && column < a.y_width; ++column) {
+          const int k = 3 * (p.row - 2 * row + 1) + p.column - 2 * column + 1;
+          const long long from = offset(p, a.y_height, a.y_width, a.channels, row, column);
+          const Vector dy = unpacked(fetch(static_cast<const T*>(a.dy) + from));
+          for (int i = 0; i < 8; ++i) sum.v[i] += a.which[from + i] == k ? dy.v[i] : 0;
+        }
+      }
+      store(static_cast<T*>(a.dx) + offset(p, a.height, a.width, a.channels, p.row, p.column), sum);
     }
 )

@@ -26,10 +26,9 @@ constexpr char kVector[] = "#define CELLCAM_KERNEL extern \"C\" __global__ void\
 
 constexpr char kFloat32[] = R"(
 typedef float T;
-__device__ Vector load(const T* p) {
-  const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
-  return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
-}
+struct Packed { float4 low, high; };
+__device__ Packed fetch(const T* p) { return {reinterpret_cast<const float4*>(p)[0], reinterpret_cast<const float4*>(p)[1]}; }
+__device__ Vector unpacked(const Packed& x) { return {{x.low.x, x.low.y, x.low.z, x.low.w, x.high.x, x.high.y, x.high.z, x.high.w}}; }
 __device__ void store(T* p, const Vector& x) {
   reinterpret_cast<float4*>(p)[0] = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
   reinterpret_cast<float4*>(p)[1] = make_float4(x.v[4], x.v[5], x.v[6], x.v[7]);
@@ -38,9 +37,10 @@ __device__ void store(T* p, const Vector& x) {
 
 // Two values of 16 bits lie in each word: unpack and pack are the types' own.
 constexpr char kSixteenBits[] = R"(
-__device__ Vector load(const T* p) {
-  const uint4 words = *reinterpret_cast<const uint4*>(p);
-  const unsigned w[4] = {words.x, words.y, words.z, words.w};
+struct Packed { uint4 words; };
+__device__ Packed fetch(const T* p) { return {*reinterpret_cast<const uint4*>(p)}; }
+__device__ Vector unpacked(const Packed& x) {
+  const unsigned w[4] = {x.words.x, x.words.y, x.words.z, x.words.w};
   Vector out;
   for (int i = 0; i < 4; ++i) unpack(w[i], out.v[2 * i], out.v[2 * i + 1]);
   return out;

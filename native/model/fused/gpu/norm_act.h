@@ -17,4 +17,7 @@ at::Tensor norm_act(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, Slope
 // relu(n * excitation(mean of n over each image) + residual) with n = norm(x), in training mode.
 at::Tensor norm_excite(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, const Excitation& weights, const at::Tensor& residual);
 
+// x = act((x + shift) * weights + residual), without gradients. shift (C) and weights (B, C) are float32; weights and residual may be undefined.
+void shift_act_(at::Tensor& x, const at::Tensor& shift, const at::Tensor& weights, const at::Tensor& residual, Slope slope);
+
 }  // namespace cellcam::model::fused::gpu
