@@ -60,7 +60,7 @@ const Register steps("recorded training steps go the way of the CPU's", [] {
   for (const model::Precision precision : {model::Precision::fp32, model::Precision::bf16, model::Precision::fp16}) {
     const std::vector<double> found = losses_of_steps(at::Device("cuda:0"), precision);
     for (std::size_t i = 0; i < found.size(); ++i) {
-      check_near(found[i], expected[i], precision == model::Precision::fp32 ? 0.01 : 0.03, model::precision_name(precision) + ", step " + std::to_string(i));
+      check_near(found[i], expected[i], precision == model::Precision::fp32 ? 0.01 : 0.05, model::precision_name(precision) + ", step " + std::to_string(i));
     }
   }
 });

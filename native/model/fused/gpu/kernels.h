@@ -23,16 +23,17 @@ CELLCAM_SOURCE(
       Pixels size; const void* x; float* partial;
     };
 
-    // y = act((x * scale + shift) * weights + residual); scale and residual may be null.
+    // y = act((x * scale + shift) * weights + residual); scale and residual may be null. `positive`, unless null, gets a byte for 8 values:
+    // the bits of those above 0.
     struct ScaleArguments {
       Pixels size; const void* x; const void* residual; const float* scale; const float* shift; const float* weights; float slope;
-      void* y;
+      void* y; unsigned char* positive;
     };
 
-    // Of y = act(x * scale + shift + residual): g is dy where y > 0, else slope * dy. y is null where there is no residual: then x tells its
-    // sign, and one array less is read.
+    // Of y = act(x * scale + shift + residual): g is dy where y is positive, else slope * dy. `positive` is null where there is no residual:
+    // then x tells the sign.
     struct Upstream {
-      const void* dy; const void* y; const void* x; const float* scale; const float* shift; float slope;
+      const void* dy; const void* x; const unsigned char* positive; const float* scale; const float* shift; float slope;
     };
 
     // partial (images, slices, 2, channels): sums of g and of g * (x - mean).

@@ -56,24 +56,24 @@ CELLCAM_KERNELS(
       return factors(all + blockIdx.z * static_cast<long long>(size.channels), size, channel);
     }
 
-    // What is read of Upstream; y is x once more where it is null.
+    // What is read of Upstream for 8 values.
     struct Passed {
       Packed dy;
-      Packed y;
       Packed x;
+      unsigned positive;
     };
 
     struct Passing {
       const T* dy;
-      const T* y;
       const T* x;
+      const unsigned char* positive;
       float slope;
       Vector scale = {};
       Vector shift = {};
 
       __device__ Passing(const Upstream& up, const Pixels& size, int channel)
-          : dy(static_cast<const T*>(up.dy)), y(static_cast<const T*>(up.y)), x(static_cast<const T*>(up.x)), slope(up.slope) {
-        if (y != nullptr) return;
+          : dy(static_cast<const T*>(up.dy)), x(static_cast<const T*>(up.x)), positive(up.positive), slope(up.slope) {
+        if (positive != nullptr) return;
         scale = factors(up.scale, size, channel);
         shift = factors(up.shift, size, channel);
       }
@@ -82,18 +82,17 @@ CELLCAM_KERNELS(
         Passed out;
         out.dy = fetch(dy + at);
         out.x = fetch(x + at);
-        out.y = y != nullptr && slope != 1 ? fetch(y + at) : out.x;
+        out.positive = positive != nullptr ? positive[at / 8] : 0;
         return out;
       }
 
       __device__ Vector g(const Passed& p, const Vector& value) const {
         Vector out = unpacked(p.dy);
         if (slope == 1) return out;
-        Vector sign = unpacked(p.y);
-        if (y == nullptr) {
-          for (int i = 0; i < 8; ++i) sign.v[i] = value.v[i] * scale.v[i] + shift.v[i];
+        for (int i = 0; i < 8; ++i) {
+          const bool passes = positive != nullptr ? (p.positive >> i & 1) != 0 : value.v[i] * scale.v[i] + shift.v[i] > 0;
+          out.v[i] = passes ? out.v[i] : slope * out.v[i];
         }
-        for (int i = 0; i < 8; ++i) out.v[i] = sign.v[i] > 0 ? out.v[i] : slope * out.v[i];
         return out;
       }
     };
@@ -143,9 +142,14 @@ CELLCAM_KERNELS(
       each_pixel<4>(a.size, channel, read, [&](long long at, const WithResidual& item) {
         Vector value = unpacked(item.x);
         const Vector added = unpacked(item.residual);
-        for (int i = 0; i < 8; ++i) value.v[i] = value.v[i] * scale.v[i] + shift.v[i] + (residual != nullptr ? added.v[i] : 0);
-        for (int i = 0; i < 8; ++i) value.v[i] = value.v[i] > 0 ? value.v[i] : a.slope * value.v[i];
+        unsigned positive = 0;
+        for (int i = 0; i < 8; ++i) {
+          const float before = value.v[i] * scale.v[i] + shift.v[i] + (residual != nullptr ? added.v[i] : 0);
+          positive |= (before > 0 ? 1u : 0u) << i;
+          value.v[i] = before > 0 ? before : a.slope * before;
+        }
         store(y + at, value);
+        if (a.positive != nullptr) a.positive[at / 8] = static_cast<unsigned char>(positive);
       });
     }
 

@@ -94,9 +94,14 @@ at::Tensor moments(const at::Tensor& x, const Work& work) {
   return partial;
 }
 
-// y undefined where there is no residual; `statistics` as they come from below.
-Upstream upstream(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& x, const at::Tensor& statistics, Slope slope) {
-  return {data(dy), data(y), data(x), floats(statistics[2]), floats(statistics[3]), slope};
+const std::uint8_t* bytes(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<std::uint8_t>() : nullptr; }
+
+// ScaleArguments::positive of x.
+at::Tensor empty_bits(const at::Tensor& x) { return at::empty({x.numel() / kVector}, at::TensorOptions(x.device()).dtype(at::kByte)); }
+
+// `positive` undefined where there is no residual; `statistics` as they come from below.
+Upstream upstream(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& positive, const at::Tensor& statistics, Slope slope) {
+  return {data(dy), data(x), bytes(positive), floats(statistics[2]), floats(statistics[3]), slope};
 }
 
 at::Tensor gradient_sums(const Upstream& up, const at::Tensor& statistics, const Work& work) {
@@ -149,9 +154,10 @@ struct NormAct : torch::autograd::Function<NormAct> {
     const Work work(x, /*by_image=*/false);
     const at::Tensor s = statistics(x, moments(x, work), *norm, work), y = at::empty_like(x);
     const at::Tensor residual = residual_in ? residual_in->to(x.scalar_type()).contiguous(kNhwc) : at::Tensor();
-    work.run("scale_act", ScaleArguments{work.size, data(x), data(residual), floats(s[2]), floats(s[3]), nullptr, static_cast<float>(slope), y.data_ptr()});
-    const bool reads_y = residual.defined() && slope != 1;
-    ctx->save_for_backward({x, reads_y ? y : at::Tensor(), weight, s});
+    const at::Tensor positive = residual.defined() && slope != 1 ? empty_bits(x) : at::Tensor();
+    work.run("scale_act", ScaleArguments{work.size, data(x), data(residual), floats(s[2]), floats(s[3]), nullptr, static_cast<float>(slope),
+                                         y.data_ptr(), positive.defined() ? positive.data_ptr<std::uint8_t>() : nullptr});
+    ctx->save_for_backward({x, positive, weight, s});
     ctx->saved_data["slope"] = slope;
     ctx->saved_data["residual"] = residual.defined();
     return y;
@@ -162,7 +168,7 @@ struct NormAct : torch::autograd::Function<NormAct> {
     const at::Tensor &x = saved[0], &s = saved[3], dy = gradients[0].contiguous(kNhwc), dx = at::empty_like(x);
     const auto slope = static_cast<Slope>(ctx->saved_data["slope"].toDouble());
     const Work work(x, /*by_image=*/false);
-    const Upstream up = upstream(dy, saved[1], x, s, slope);
+    const Upstream up = upstream(dy, x, saved[1], s, slope);
     const at::Tensor f = norm_gradient(gradient_sums(up, s, work), saved[2].detach(), s, {}, work);
     const bool added = ctx->saved_data["residual"].toBool();
     const at::Tensor residual = added && slope != 1 ? at::empty_like(x) : at::Tensor();
@@ -180,18 +186,20 @@ struct NormExcite : torch::autograd::Function<NormExcite> {
     const at::Tensor s = statistics(x, by_image(moments(x, work), work), *norm, work, offset, means);
     const Excited e(means, detached({squeeze, squeeze_bias, expand, expand_bias}));
     const at::Tensor residual = residual_in.to(x.scalar_type()).contiguous(kNhwc);
-    work.run("scale_act", ScaleArguments{work.size, data(x), data(residual), floats(s[2]), floats(s[3]), floats(e.weights), 0, y.data_ptr()});
-    ctx->save_for_backward({x, y, weight, bias, squeeze, expand, s, offset, e.means, e.hidden, e.weights});
+    const at::Tensor positive = empty_bits(x);
+    work.run("scale_act", ScaleArguments{work.size, data(x), data(residual), floats(s[2]), floats(s[3]), floats(e.weights), 0, y.data_ptr(),
+                                         positive.data_ptr<std::uint8_t>()});
+    ctx->save_for_backward({x, positive, weight, bias, squeeze, expand, s, offset, e.means, e.hidden, e.weights});
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &y = saved[1], &s = saved[6], dy = gradients[0].contiguous(kNhwc);
+    const at::Tensor &x = saved[0], &s = saved[6], dy = gradients[0].contiguous(kNhwc);
     const at::Tensor weight = saved[2].detach(), dx = at::empty_like(x), residual = at::empty_like(x);
     const Excited e(saved[8], saved[9], saved[10]);
     const Work work(x, /*by_image=*/true);
-    const Upstream up = upstream(dy, y, x, s, 0);
+    const Upstream up = upstream(dy, x, saved[1], s, 0);
     const at::Tensor sums = by_image(gradient_sums(up, s, work), work), of_logits = at::empty_like(e.weights);
     work.run_over(of_logits.numel(), "excitation_gradient",
                   ExcitationGradientArguments{to_int(work.images), to_int(work.channels), floats(sums), floats(weight), floats(saved[3].detach()),
@@ -232,7 +240,7 @@ at::Tensor norm_excite(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, co
 void shift_act_(at::Tensor& x, const at::Tensor& shift, const at::Tensor& weights, const at::Tensor& residual_in, Slope slope) {
   const Work work(x, /*by_image=*/weights.defined());
   const at::Tensor residual = residual_in.defined() ? residual_in.to(x.scalar_type()).contiguous(kNhwc) : at::Tensor();
-  work.run("scale_act", ScaleArguments{work.size, data(x), data(residual), nullptr, floats(shift), floats(weights), slope, x.data_ptr()});
+  work.run("scale_act", ScaleArguments{work.size, data(x), data(residual), nullptr, floats(shift), floats(weights), slope, x.data_ptr(), nullptr});
 }
 
 }  // namespace cellcam::model::fused::gpu
