@@ -110,6 +110,40 @@ const Register stale("predictions see the weights of steps that were replayed", 
   }
 });
 
+// Losses and probabilities of an epoch of augmented batches, which the device makes while it works on the ones before.
+training::EpochTally fed_epoch(at::Device device) {
+  constexpr std::int64_t kImages = 24, kBatch = 2, kSide = 96;
+  const at::Tensor pixels = (uniforms("bytes", 1, {kImages, kSide, kSide, kChannels}) * 255).to(at::kByte);
+  training::TrainerOptions options;
+  options.mean = kMean;
+  options.std = kStd;
+  options.augmentation.mixup = 0.5;
+  training::Trainer trainer(model_on(device, "resnet18"), options);
+  training::EpochRequest request;
+  request.batch = kBatch;
+  request.height = request.width = kSide;
+  request.crop = 64;
+  request.targets = uniforms("target", 1, {kImages, kClasses}).lt(0.15).to(at::kByte);
+  request.learning_rates.assign(kImages / kBatch, 3e-6);
+  at::Tensor ring = at::empty({kImages / kBatch, kBatch, kSide, kSide, kChannels}, at::kByte);
+  training::BatchQueue queue(ring.data_ptr<std::uint8_t>(), ring.size(0), ring.stride(0), 0, ring.size(0));
+  for (std::int64_t i = 0; i < ring.size(0); ++i) {
+    const training::Lease lease = *queue.acquire(0).lease;
+    ring[lease.slot].copy_(pixels.narrow(0, lease.batch * kBatch, kBatch));
+    queue.publish(lease);
+  }
+  return trainer.run_epoch(queue, request, std::nullopt, [](const training::Progress&) {});
+}
+
+const Register fed("an epoch fed with augmented batches goes the way of the CPU's", [] {
+  need_cuda();
+  const training::EpochTally expected = fed_epoch(at::kCPU), found = fed_epoch(at::Device("cuda:0"));
+  check(found.complete && found.images == expected.images, "not all images were seen");
+  for (int i = 0; i < 4; ++i) check_near(found.sums[i].item<double>(), expected.sums[i].item<double>(), 0.01, "loss " + std::to_string(i));
+  const double distance = (found.probabilities - expected.probabilities).abs().max().item<double>();
+  check(distance < 0.02, "probabilities are " + std::to_string(distance) + " apart");
+});
+
 const Register formats("the memory format is measured once a backbone", [] {
   need_cuda();
   const auto model = model_on(at::Device("cuda:0"), "resnet18");

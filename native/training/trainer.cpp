@@ -8,6 +8,7 @@
 
 #include "error.h"
 #include "model/memory_format.h"
+#include "model/switches.h"
 #include "training/augment/augment.h"
 #include "training/augment/mix.h"
 
@@ -45,7 +46,9 @@ Trainer::Trainer(std::shared_ptr<model::PuzzleCam> model, TrainerOptions options
       normalise_(channel_values(options_.mean, model_->device()), channel_values(options_.std, model_->device())),
       recorded_(model_->device()),
       learning_rate_(at::zeros({}, rate_options(model_->device()))) {
-  if (model_->device().is_cuda()) copy_ = std::make_unique<DeviceCopy>(model_->device());
+  if (!model_->device().is_cuda()) return;
+  copy_ = std::make_unique<DeviceCopy>(model_->device());
+  if (model::switched_on("CELLCAM_PREPARE_AHEAD")) ahead_ = std::make_unique<SideStream>(model_->device());
 }
 
 Trainer::Pass Trainer::forward(const at::Tensor& images, const at::Tensor& targets) {
@@ -124,6 +127,12 @@ StepLosses Trainer::step(const at::Tensor& images, const at::Tensor& targets, do
 
 std::pair<at::Tensor, at::Tensor> Trainer::prepare(const at::Tensor& slot, const at::Tensor& targets,
                                                    const EpochRequest& request, std::int64_t first_image) {
+  if (!ahead_) return prepare_now(slot, targets, request, first_image);
+  return ahead_->run([&] { return prepare_now(slot, targets, request, first_image); });
+}
+
+std::pair<at::Tensor, at::Tensor> Trainer::prepare_now(const at::Tensor& slot, const at::Tensor& targets,
+                                                       const EpochRequest& request, std::int64_t first_image) {
   const at::Tensor images = copy_ ? copy_->copy(slot) : slot;
   if (!request.train) return {normalise_(images), targets};
   augment::Options options = options_.augmentation;
@@ -156,6 +165,7 @@ class Trainer::Epoch {
       probabilities_.copy_(start->probabilities);
       images_ = start->images;
     }
+    if (trainer.ahead_) trainer.ahead_->follow();
     next_batch_ = request.first_batch;
   }
 

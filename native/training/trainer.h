@@ -19,6 +19,7 @@
 #include "training/batch_queue.h"
 #include "training/device_copy.h"
 #include "training/grad_scaler.h"
+#include "training/side_stream.h"
 
 namespace cellcam::training {
 
@@ -108,9 +109,12 @@ class Trainer {
   // What decides which operations a step runs: a recording of it holds only as long as this stays.
   std::vector<std::int64_t> parameters_key() const;
   void bump_versions();
-  // A slot's images to the device, augmented (training only) and normalised, with their targets, which mixing changes.
+  // A slot's images to the device, augmented (training only) and normalised, with their targets, which mixing changes. On CUDA while
+  // earlier steps still run.
   std::pair<at::Tensor, at::Tensor> prepare(const at::Tensor& slot, const at::Tensor& targets, const EpochRequest& request,
                                             std::int64_t first_image);
+  std::pair<at::Tensor, at::Tensor> prepare_now(const at::Tensor& slot, const at::Tensor& targets, const EpochRequest& request,
+                                                std::int64_t first_image);
 
   model::BlockCache blocks_;
   std::shared_ptr<model::PuzzleCam> model_;
@@ -122,7 +126,8 @@ class Trainer {
   at::Tensor learning_rate_;  // a scalar: float32 on a CUDA device, where a recorded step reads it, else float64
   at::Tensor input_memory_;  // of the last training batch, for the next
   std::int64_t single_steps_ = 0;  // how often step() was called
-  std::unique_ptr<DeviceCopy> copy_;  // CUDA only
+  std::unique_ptr<DeviceCopy> copy_;   // CUDA only
+  std::unique_ptr<SideStream> ahead_;  // CUDA only; CELLCAM_PREPARE_AHEAD=0 leaves it out
   std::atomic<bool> stop_{false};
   model::CancelFlag cancel_{false};
 };
