@@ -7,7 +7,7 @@ import { readResizedField } from './resize';
 export class FieldReader {
   readonly #index: ImageIndex;
   readonly #pixels: PixelFiles;
-  readonly #files = new Map<string, Hdf5Reader>();
+  readonly #files = new Map<string, Promise<Hdf5Reader>>();
 
   constructor(index: ImageIndex) {
     this.#index = index;
@@ -27,15 +27,21 @@ export class FieldReader {
     out.set((await readResizedField(from.folder, id, spec, size, 'uint8')).pixels);
   }
 
-  async #file(path: string): Promise<Hdf5Reader> {
+  /** Opened once, also where several ask for it before it is. */
+  #file(path: string): Promise<Hdf5Reader> {
     let file = this.#files.get(path);
-    if (file === undefined) this.#files.set(path, (file = await Hdf5Reader.open(path)));
+    if (file === undefined) this.#files.set(path, (file = Hdf5Reader.open(path)));
     return file;
   }
 
   close(): void {
     this.#pixels.close();
-    for (const file of this.#files.values()) file.close();
+    for (const file of this.#files.values()) {
+      void file.then(
+        (opened) => opened.close(),
+        () => undefined, // whoever asked for it has heard why it could not be opened
+      );
+    }
     this.#files.clear();
   }
 }

@@ -12,6 +12,12 @@ async function outcomeOf<T, R>(item: T, work: (item: T) => Promise<R>): Promise<
   }
 }
 
+/** @throws what the item's work threw */
+export function valueOf<R>(outcome: Outcome<unknown, R>): R {
+  if ('error' in outcome) throw outcome.error;
+  return outcome.value;
+}
+
 /** Works on up to `width` items at any time; outcomes come in the order of the items. Whoever sees it end sees no more work going on. */
 export async function* inOrder<T, R>(
   items: readonly T[],

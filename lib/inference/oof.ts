@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { intersectCams } from '../cells/cam_intersection';
 import { maskSource, type MaskSource } from '../cells/mask_source';
@@ -6,6 +7,7 @@ import { oofHeader, oofRow } from '../cells/oof_rows';
 import type { SegmenterOptions } from '../cells/segmenter';
 import { HPA, datasetSpec, type DatasetSpec } from '../data/dataset_spec';
 import { fillDurably } from '../data/durable';
+import { inOrder, valueOf } from '../data/in_order';
 import { FieldReader } from '../data/field_reader';
 import { findFile, pngFolder, resolveHomes, type Factory, type Homes } from '../data/homes';
 import { imageIndex } from '../data/image_index';
@@ -17,7 +19,6 @@ import {
   requireInteger,
   requireSignal,
   requireString,
-  throwIfAborted,
   type Device,
   type NdArray,
   type Precision,
@@ -178,6 +179,7 @@ async function cellsOf(
   }
 }
 
+/** The network sees the next batch, and masks are read, while the cells of one are worked out. */
 async function predictAll(
   plan: Plan,
   predictor: Predictor,
@@ -190,19 +192,28 @@ async function predictAll(
   const total = plan.table.ids.length;
   const result = { images: total, cells: 0, withoutCells: [] as string[] };
   const reader = new FieldReader(plan.index);
+  const firsts = Array.from({ length: Math.ceil(total / batch) }, (_, i) => i * batch);
+  const predicted = async (first: number) => {
+    const images = await readBatch(reader, plan.index, first, Math.min(batch, total - first));
+    return { images, ...(await predictor.predict(images)) };
+  };
   try {
-    for (let first = 0; first < total; first += batch) {
-      throwIfAborted(signal);
-      const images = await readBatch(reader, plan.index, first, Math.min(batch, total - first));
-      const { logits, maps } = await predictor.predict(images);
-      for (let i = 0; i < images.shape[0]!; i++) {
-        const seen = { logits: imageOf(logits, i).data, maps: imageOf(maps, i) };
-        const cells = await cellsOf(plan, masks, first + i, imageOf(images, i).data, seen);
+    for await (const outcome of inOrder(firsts, 2, predicted, signal)) {
+      const { images, logits, maps } = valueOf(outcome);
+      const cellsAt = (i: number) =>
+        cellsOf(plan, masks, outcome.item + i, imageOf(images, i).data, {
+          logits: imageOf(logits, i).data,
+          maps: imageOf(maps, i),
+        });
+      const rows = Array.from({ length: images.shape[0]! }, (_, i) => i);
+      for await (const found of inOrder(rows, availableParallelism(), cellsAt, signal)) {
+        const cells = valueOf(found);
         await write(cells.rows);
-        const id = plan.table.ids[first + i]!;
+        const row = outcome.item + found.item;
+        const id = plan.table.ids[row]!;
         result.cells += cells.count;
         if (cells.count === 0) result.withoutCells.push(id);
-        o.onProgress?.({ done: first + i + 1, total, cells: result.cells, id });
+        o.onProgress?.({ done: row + 1, total, cells: result.cells, id });
       }
     }
     return result;

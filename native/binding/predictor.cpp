@@ -6,6 +6,7 @@
 
 #include "binding/classes.h"
 #include "binding/job.h"
+#include "binding/one_thread.h"
 #include "binding/values.h"
 #include "error.h"
 
@@ -36,6 +37,7 @@ class PredictorObject : public Napi::ObjectWrap<PredictorObject> {
       const auto o = info[1].As<Napi::Object>();
       const model::Precision precision = model::choose_precision(text(o, "precision"), models.front()->device());
       predictor_ = std::make_shared<inference::Predictor>(models, precision, floats(o, "mean"), floats(o, "std"));
+      thread_ = std::make_shared<OneThread>([predictor = predictor_] { predictor->cancel(); });
     });
   }
 
@@ -54,10 +56,10 @@ class PredictorObject : public Napi::ObjectWrap<PredictorObject> {
       const auto data = info[0].As<Napi::Object>().Get("data").As<Napi::Object>();
       return run_job(
           info.Env(),
-          [predictor = predictor_, shared = shared_, images, flips]() -> Result {
+          [predictor = predictor_, thread = thread_, shared = shared_, images, flips]() -> Result {
             std::vector<std::unique_lock<std::mutex>> turns;
             for (const auto& model : shared) turns.push_back(model->take());
-            const inference::Prediction p = predictor->predict(images, flips);
+            const inference::Prediction p = thread->run([&] { return predictor->predict(images, flips); });
             give_back_memory();
             return [p](Napi::Env env) -> Napi::Value {
               auto out = Napi::Object::New(env);
@@ -71,6 +73,7 @@ class PredictorObject : public Napi::ObjectWrap<PredictorObject> {
   }
 
   Napi::Value dispose(const Napi::CallbackInfo& info) {
+    thread_.reset();
     predictor_.reset();
     shared_.clear();
     return info.Env().Undefined();
@@ -78,6 +81,7 @@ class PredictorObject : public Napi::ObjectWrap<PredictorObject> {
 
   std::vector<std::shared_ptr<SharedModel>> shared_;
   std::shared_ptr<inference::Predictor> predictor_;
+  std::shared_ptr<OneThread> thread_;
 };
 
 void init_predictor(Napi::Env env, Napi::Object exports) { exports.Set("Predictor", PredictorObject::define(env)); }

@@ -130,6 +130,20 @@ test('results do not depend on the batch size, nor on where images are read from
   expect(readFileSync(pngs.path, 'utf8')).toBe(all);
 });
 
+test('a run that is stopped leaves no table', async () => {
+  const controller = new AbortController();
+  const reason = new Error('enough');
+  const stopped = oof({
+    batchSize: 1,
+    oofFolder: 'aborted',
+    signal: controller.signal,
+    onProgress: () => controller.abort(reason),
+  });
+  await expect(stopped).rejects.toBe(reason);
+  const [folder] = readdirSync(join(small.folder, 'aborted'));
+  expect(readdirSync(join(small.folder, 'aborted', folder!))).toEqual([]);
+});
+
 test('an image without cells has no row and is told', async () => {
   const masks = join(small.folder, 'empty');
   mkdirSync(masks);
