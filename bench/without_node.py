@@ -1,8 +1,9 @@
 """Training steps and predictions beside PyTorch and timm on a machine without Node, say one with a GPU: builds the C++ core against the
-PyTorch that is installed, and prints a table. `test` runs the native tests first, of which some need a GPU.
+PyTorch that is installed, and prints a table. `test` runs the native tests first, of which some need a GPU; `curve` compares loss curves
+as bench/curve.mjs does.
 
-Usage: python3 bench/without_node.py [test] [train] [infer] [--device cuda] [--backbone NAME] [--batch B] [--crop 384] [--size 512] [--steps 10]
-       [--rounds 5] [--threads N] [--build FOLDER] [--modes eager,tuned,compiled]
+Usage: python3 bench/without_node.py [test] [train] [infer] [curve] [--device cuda] [--backbone NAME] [--batch B] [--crop 384] [--size 512]
+       [--steps 10] [--rounds 5] [--threads N] [--build FOLDER] [--modes eager,tuned,compiled] [--compile-mode max-autotune] [--trace FOLDER]
 """
 import argparse
 import json
@@ -15,6 +16,8 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+NETWORK = ROOT / "bench" / "peers" / "network.py"
+PASS = 16  # steps over all batches of a curve: single losses jump from batch to batch
 ALLOWED = 0.05  # of the first loss, or of the norm of the maps: another arithmetic, not another computation
 
 
@@ -48,10 +51,12 @@ def build(folder, target):
 def measure(what, bench, o):
     size = o.crop if what == "train" else o.size
     common = ["--device", o.device, "--backbone", o.backbone, "--batch", str(o.batch), "--size", str(size), "--threads", str(o.threads)]
-    steppers = [Stepper("cellcam", [bench, what, *common])]
+    trace = ["--trace", Path(o.trace) / f"{what}.json"] if o.trace else []
+    steppers = [Stepper("cellcam", [bench, what, *common, *trace])]
     for mode in o.modes.split(","):
         precision = [] if mode == "eager" else ["--precision", steppers[0].ready["precision"]]
-        peer = Stepper(mode, [sys.executable, ROOT / "bench" / "peers" / "network.py", what, mode, *common, *precision])
+        compiled = ["--compile-mode", o.compile_mode] if mode == "compiled" else []
+        peer = Stepper(mode, [sys.executable, NETWORK, what, mode, *common, *precision, *compiled])
         index = 0 if what == "train" else -1
         ours, theirs = steppers[0].check[index], peer.check[index]
         if abs(ours - theirs) > ALLOWED * abs(theirs):
@@ -72,6 +77,24 @@ def measure(what, bench, o):
         stepper.process.stdin.close()
 
 
+def curve(bench, o):
+    common = ["--device", o.device, "--backbone", o.backbone, "--batch", "4", "--size", "128", "--threads", str(o.threads), "--steps", "200"]
+
+    def losses(command):
+        lines = subprocess.run([*command, *common], check=True, stdout=subprocess.PIPE, text=True).stdout.strip().split("\n")
+        values = json.loads(lines[-1])["losses"]
+        return [sum(values[i : i + PASS]) / PASS for i in range(len(values) - PASS + 1)]
+
+    def distance(a, b):
+        return sum(abs(x - y) for x, y in zip(a, b)) / len(a)
+
+    own = losses([bench, "curve", "--seed", "1"])
+    same, other = (losses([sys.executable, NETWORK, "curve", "tuned", "--seed", seed]) for seed in "12")
+    print(f"curve  {o.backbone}  mean distance to PyTorch's {distance(own, same):.4f}, of its two seeds {distance(same, other):.4f}", flush=True)
+    if distance(own, same) > distance(same, other):
+        sys.exit("the curve lies further from PyTorch's than another seed does")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("what", nargs="*", default=["train", "infer"])
@@ -85,13 +108,17 @@ def main():
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--build", default=str(ROOT / "build-bench"))
     parser.add_argument("--modes", default="eager,tuned,compiled")
+    parser.add_argument("--compile-mode", default="max-autotune")
+    parser.add_argument("--trace", help="an existing folder, for what ours spends its time on")
     o = parser.parse_args()
     print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name() if o.device != 'cpu' else 'CPU'}", flush=True)
     if "test" in o.what:
         subprocess.run([build(o.build, "cellcam_tests")], check=True)
     bench = build(o.build, "cellcam_bench")
     for what in o.what:
-        if what != "test":
+        if what == "curve":
+            curve(bench, o)
+        elif what != "test":
             measure(what, bench, o)
 
 
