@@ -92,7 +92,7 @@ def curve(bench, o):
     same, other = (losses([sys.executable, NETWORK, "curve", "tuned", "--seed", seed]) for seed in "12")
     print(f"curve  {o.backbone}  mean distance to PyTorch's {distance(own, same):.4f}, of its two seeds {distance(same, other):.4f}", flush=True)
     if distance(own, same) > distance(same, other):
-        sys.exit("the curve lies further from PyTorch's than another seed does")
+        raise RuntimeError("the curve lies further from PyTorch's than another seed does")
 
 
 def main():

@@ -17,7 +17,11 @@ class OneThread {
  public:
   // `cancel` makes the work in hand end soon, for when the process exits.
   explicit OneThread(std::function<void()> cancel)
-      : thread_([this] { loop(); }, [this, cancel = std::move(cancel)] { cancel(), stop(); }) {}
+      : thread_([this] { loop(); },
+                [this, cancel = std::move(cancel)] {
+                  cancel();
+                  stop();
+                }) {}
   ~OneThread() {
     stop();
     thread_.join();
