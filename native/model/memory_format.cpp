@@ -20,7 +20,7 @@ namespace cellcam::model {
 namespace {
 
 constexpr std::int64_t kBatch = 16, kSize = 256;
-constexpr int kTimed = 5;
+constexpr int kTimed = 9;
 
 // What a format gains does not depend on which algorithms cuDNN takes, and its search for them takes long.
 struct WithoutSearch {
@@ -43,38 +43,53 @@ Recorded::Tensors pass(PuzzleCam& model, const at::Tensor& images, Precision pre
   return {sum.detach()};
 }
 
-// As they will run: recorded, where that can be done, or else the time of launching small kernels would decide.
-double seconds_a_pass(PuzzleCam& model, const at::Tensor& images, Precision precision, bool training) {
-  using Clock = std::chrono::steady_clock;
-  Recorded recorded(model.device());
-  const auto once = [&] {
-    recorded({}, {images}, [&](const Recorded::Tensors& inputs) { return pass(model, inputs[0], precision, training); });
-    const auto turn = device_turn();
-    if (model.device().is_cuda()) c10::impl::VirtualGuardImpl(model.device().type()).synchronizeDevice(model.device().index());
-  };
-  for (int i = 0; i < Recorded::kWarmUps + 2; ++i) once();
-  double least = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < kTimed; ++i) {
-    const auto start = Clock::now();
-    once();
-    least = std::min(least, std::chrono::duration<double>(Clock::now() - start).count());
+// A model in one of the formats. Its passes run as they will later: recorded, where that can be done, or else the time of launching small
+// kernels would decide.
+class Candidate {
+ public:
+  Candidate(const PuzzleCam& like, at::MemoryFormat format, Precision precision, bool training)
+      : model_(like.info().name, like.num_classes(), like.in_channels()), recorded_(like.device()), precision_(precision) {
+    model_.move_to(like.device());
+    model_.train(training);
+    model_.lay_out(format);
   }
-  return least;
-}
 
+  void run(const at::Tensor& images) {
+    recorded_({}, {images}, [&](const Recorded::Tensors& inputs) { return pass(model_, inputs[0], precision_, model_.is_training()); });
+    const auto turn = device_turn();
+    if (model_.device().is_cuda()) c10::impl::VirtualGuardImpl(model_.device().type()).synchronizeDevice(model_.device().index());
+  }
+
+  void time(const at::Tensor& images) {
+    using Clock = std::chrono::steady_clock;
+    const auto start = Clock::now();
+    run(images);
+    least_ = std::min(least_, std::chrono::duration<double>(Clock::now() - start).count());
+  }
+
+  double least() const { return least_; }
+
+ private:
+  PuzzleCam model_;
+  Recorded recorded_;
+  Precision precision_;
+  double least_ = std::numeric_limits<double>::infinity();  // seconds of a pass
+};
+
+// In turns, so that whatever else the device does for a while slows down both.
 at::MemoryFormat measure(const PuzzleCam& like, Precision precision, bool training) {
-  PuzzleCam model(like.info().name, like.num_classes(), like.in_channels());
-  model.move_to(like.device());
-  model.train(training);
   const WithoutSearch heuristics;
   const at::Tensor images = at::linspace(-2, 2, kBatch * like.in_channels() * kSize * kSize, at::TensorOptions(like.device()).dtype(at::kFloat))
                                 .view({kBatch, like.in_channels(), kSize, kSize});
-  const auto seconds = [&](at::MemoryFormat format) {
-    model.lay_out(format);
-    return seconds_a_pass(model, images, precision, training);
-  };
-  return seconds(at::MemoryFormat::ChannelsLast) < seconds(at::MemoryFormat::Contiguous) ? at::MemoryFormat::ChannelsLast
-                                                                                         : at::MemoryFormat::Contiguous;
+  Candidate nhwc(like, at::MemoryFormat::ChannelsLast, precision, training), nchw(like, at::MemoryFormat::Contiguous, precision, training);
+  for (Candidate* c : {&nhwc, &nchw}) {
+    for (int i = 0; i < Recorded::kWarmUps + 2; ++i) c->run(images);
+  }
+  for (int i = 0; i < kTimed; ++i) {
+    nhwc.time(images);
+    nchw.time(images);
+  }
+  return nhwc.least() < nchw.least() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
 }  // namespace

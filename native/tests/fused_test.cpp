@@ -326,6 +326,33 @@ const Register folded("a folded norm: every activation, with and without residua
   }
 });
 
+// Maps of one pixel count as NHWC whatever the others are.
+const Register mixed("a step may fuse the norm of one view and not that of the other", [] {
+  struct Whole : torch::nn::Module {} parent;
+  constexpr std::int64_t in = 16, out = 24;
+  model::ConvNorm layer(parent, "layer", {in, out, 3});
+  for (auto& p : parent.named_parameters()) p.value().data().copy_(state_tensor(p.key(), 1, p.value()));
+  const auto& norm = *layer.norm();
+  const at::Tensor weight = parent.named_parameters()["layer.conv.weight"], x = values("x", {3, in, 2, 2}, at::kFloat).contiguous();
+  const at::Tensor tiles = values("tiles", {12, in, 1, 1}, at::kFloat), w = weight.detach().to(at::kDouble).requires_grad_(true);
+  at::Tensor mean = norm.running_mean.to(at::kDouble, false, true), var = norm.running_var.to(at::kDouble, false, true);
+  const auto exact = [&](const at::Tensor& view) {
+    return at::batch_norm(at::conv2d(view.to(at::kDouble), w, {}, 1, 1), norm.weight.to(at::kDouble), norm.bias.to(at::kDouble), mean, var, true, 0.1, 1e-5, false).relu();
+  };
+  const at::Tensor first = exact(x), second = exact(tiles);  // in this order move the running statistics
+  const at::Tensor expected = first.square().sum() + second.square().sum();
+  const at::Tensor of_whole = layer(x, 0).whole, of_tiles = layer(tiles, 0).whole;
+  check(!of_whole.is_contiguous(at::MemoryFormat::ChannelsLast) && model::fused::fits(of_tiles), "both or none are fused");
+  const at::Tensor found = of_whole.square().sum() + of_tiles.square().sum();
+  expected.backward();
+  found.backward();
+  check_near(found.item<double>(), expected.item<double>(), 1e-5, "sum");
+  check_close(weight.grad(), w.grad(), 2e-5, "gradient of the weight");
+  check_close(norm.running_mean, mean, 1e-6, "running mean");
+  check_close(norm.running_var, var, 1e-5, "running variance");
+  check(norm.num_batches_tracked.item<std::int64_t>() == 2, "two batches were seen");
+});
+
 const Register blocks("large tensors' memory is used again while somebody wants that, and right in size", [] {
   std::vector<void*> seen;
   const model::BlockCache cache;

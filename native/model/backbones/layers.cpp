@@ -28,6 +28,18 @@ Views each(const Views& x, const Views& other, F f) {
   return {std::move(first), x.tiles.defined() ? f(x.tiles, other.tiles) : torch::Tensor()};
 }
 
+// The norm as LibTorch computes it. What its backward pass keeps of the running statistics has versions of its own: a view whose norm is
+// fused moves them in the same step.
+torch::Tensor unfused(torch::nn::BatchNorm2d& norm, const torch::Tensor& x) {
+  if (!norm->is_training()) return norm->forward(x);
+  const torch::Tensor &mean = norm->running_mean, &var = norm->running_var;
+  const torch::Tensor y = at::batch_norm(x, norm->weight, norm->bias, mean.variable_data(), var.variable_data(), /*training=*/true,
+                                         *norm->options.momentum(), norm->options.eps(), /*cudnn_enabled=*/true);
+  norm->num_batches_tracked.add_(1);
+  for (const torch::Tensor* t : {&mean, &var}) t->unsafeGetTensorImpl()->bump_version();
+  return y;
+}
+
 torch::nn::Module& part(torch::nn::Module& parent, const std::string& name) {
   return *parent.register_module(name, std::make_shared<Part>());
 }
@@ -79,7 +91,7 @@ Views ConvNorm::operator()(const Views& x, fused::Slope slope, const Views& resi
   if (norm_->is_training() && fused::fits(y)) return fused::norm_act(y, *norm_, slope, residual);
   return each(y, residual, [&](const auto& view, const auto& added) {
     if (norm_->is_training() && fused::gpu::fits(view)) return fused::gpu::norm_act(view, *norm_, slope, added);
-    const torch::Tensor n = norm_->forward(view);
+    const torch::Tensor n = unfused(norm_, view);
     return activate_(added.defined() ? n.add_(added) : n, slope);
   });
 }
@@ -103,7 +115,7 @@ Views ConvNorm::excited(const Views& x, SqueezeExcite& excite, const Views& resi
   if (norm_->is_training() && fused::fits(y) && fused::fits(residual)) return fused::norm_excite(y, *norm_, excite.weights(), residual);
   return each(y, residual, [&](const torch::Tensor& view, const torch::Tensor& added) {
     if (norm_->is_training() && fused::gpu::fits(view)) return fused::gpu::norm_excite(view, *norm_, excite.weights(), added);
-    return excite.forward(norm_->forward(view)).whole.add(added).relu_();
+    return excite.forward(unfused(norm_, view)).whole.add(added).relu_();
   });
 }
 
