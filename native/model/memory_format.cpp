@@ -22,7 +22,7 @@ namespace {
 constexpr std::int64_t kBatch = 16, kSize = 256;
 constexpr int kTimed = 9;
 
-// What a format gains does not depend on which algorithms cuDNN takes, and its search for them takes long.
+// What a format gains does not depend on which algorithms cuDNN takes, and its search for them takes long: half a minute for NCHW.
 struct WithoutSearch {
   bool before = at::globalContext().benchmarkCuDNN();
   WithoutSearch() { at::globalContext().setBenchmarkCuDNN(false); }
@@ -55,6 +55,7 @@ class Candidate {
   }
 
   void run(const at::Tensor& images) {
+    const WithoutSearch heuristics;  // a model that is moved to a device turns the search on
     recorded_({}, {images}, [&](const Recorded::Tensors& inputs) { return pass(model_, inputs[0], precision_, model_.is_training()); });
     const auto turn = device_turn();
     if (model_.device().is_cuda()) c10::impl::VirtualGuardImpl(model_.device().type()).synchronizeDevice(model_.device().index());
@@ -78,7 +79,6 @@ class Candidate {
 
 // In turns, so that whatever else the device does for a while slows down both.
 at::MemoryFormat measure(const PuzzleCam& like, Precision precision, bool training) {
-  const WithoutSearch heuristics;
   const at::Tensor images = at::linspace(-2, 2, kBatch * like.in_channels() * kSize * kSize, at::TensorOptions(like.device()).dtype(at::kFloat))
                                 .view({kBatch, like.in_channels(), kSize, kSize});
   Candidate nhwc(like, at::MemoryFormat::ChannelsLast, precision, training), nchw(like, at::MemoryFormat::Contiguous, precision, training);

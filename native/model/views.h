@@ -7,10 +7,14 @@ namespace cellcam::model {
 // together, so that its weights are read, and their gradients summed, once. The tiles are undefined where only one view is wanted.
 struct Views {
   at::Tensor whole, tiles;
+  at::Tensor whole_again, tiles_again;  // of again()
 
   Views() = default;
   Views(at::Tensor only) : whole(std::move(only)) {}  // one view is the plain case
   Views(at::Tensor first, at::Tensor second) : whole(std::move(first)), tiles(std::move(second)) {}
+
+  // The same values, for the second of two readers. Where what made them takes the gradients of both by themselves, this saves adding them.
+  Views again() const { return whole_again.defined() ? Views(whole_again, tiles_again) : *this; }
 
   bool defined() const { return whole.defined(); }
 

@@ -6,11 +6,13 @@
 #include <cmath>
 
 #include "check.h"
+#include "emulated_gpu.h"
 #include "error.h"
 #include "training/augment/mix.h"
 #include "training/augment/noise.h"
 #include "training/augment/sampler.h"
 #include "training/augment/warp.h"
+#include "training/augment/window_median.h"
 
 namespace cellcam::tests {
 namespace {
@@ -64,6 +66,17 @@ const Register both_ways("recipes give the same on the CPU's way and by tensors,
       const std::vector<Recipe> own{recipes[static_cast<std::size_t>(i)]};
       check(at::equal(apply_on_host(images.narrow(0, i, 1), own)[0], host[i]), "an image alone differs from the same in a batch");
     }
+  }
+});
+
+const Register medians("a GPU's median of a window, its threads emulated, equals the median of sorted values", [] {
+  const EmulatedGpu gpu;
+  for (const std::int64_t side : {3, 5, 7}) {
+    const at::Tensor images = smooth_images(2, 12, 3).slice(1, 0, 9), planes = images.permute({0, 3, 1, 2}).to(at::kFloat);
+    const std::int64_t margin = side / 2;
+    const at::Tensor padded = at::replication_pad2d(planes, {margin, margin, margin, margin});
+    const at::Tensor want = std::get<0>(padded.unfold(2, side, 1).unfold(3, side, 1).flatten(4).median(-1)).permute({0, 2, 3, 1});
+    check(at::equal(window_median(images, side), want.to(at::kByte)), "side " + std::to_string(side));
   }
 });
 

@@ -23,7 +23,7 @@ class CspBottleneck : public ResidualBlock {
 
   Views forward(const Views& x) override {
     const Views y = conv2_(conv1_(x, kLeaky), kLeaky);
-    return conv3_(y, kLeaky, x);
+    return conv3_(y, kLeaky, x.again());
   }
   torch::nn::BatchNorm2d last_norm() const override { return conv3_.norm(); }
 

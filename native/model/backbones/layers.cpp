@@ -21,11 +21,16 @@ bool folds(const torch::nn::BatchNorm2d& norm) {
   return on && !norm->is_training() && !at::GradMode::is_enabled();
 }
 
+using fused::gpu::Output;
+
 // f of each view and what belongs to it, which may be undefined.
 template <typename F>
 Views each(const Views& x, const Views& other, F f) {
-  torch::Tensor first = f(x.whole, other.whole);
-  return {std::move(first), x.tiles.defined() ? f(x.tiles, other.tiles) : torch::Tensor()};
+  const Output first = f(x.whole, other.whole), second = x.tiles.defined() ? f(x.tiles, other.tiles) : Output();
+  Views out(first.y, second.y);
+  out.whole_again = first.again;
+  out.tiles_again = second.again;
+  return out;
 }
 
 // The norm as LibTorch computes it. What its backward pass keeps of the running statistics has versions of its own: a view whose norm is
@@ -86,36 +91,36 @@ Views ConvNorm::convolve(const Views& x) {
 }
 
 Views ConvNorm::operator()(const Views& x, fused::Slope slope, const Views& residual) {
-  if (folds(norm_)) return each(x, residual, [&](const auto& view, const auto& added) { return (*folded_)(view, *conv_, *norm_, slope, added); });
+  if (folds(norm_)) return each(x, residual, [&](const auto& view, const auto& added) -> Output { return {(*folded_)(view, *conv_, *norm_, slope, added), {}}; });
   const Views y = convolve(x);
   if (norm_->is_training() && fused::fits(y)) return fused::norm_act(y, *norm_, slope, residual);
-  return each(y, residual, [&](const auto& view, const auto& added) {
+  return each(y, residual, [&](const auto& view, const auto& added) -> Output {
     if (norm_->is_training() && fused::gpu::fits(view)) return fused::gpu::norm_act(view, *norm_, slope, added);
     const torch::Tensor n = unfused(norm_, view);
-    return activate_(added.defined() ? n.add_(added) : n, slope);
+    return {activate_(added.defined() ? n.add_(added) : n, slope), {}};
   });
 }
 
 Views ConvNorm::excited(const Views& x, SqueezeExcite& excite, const Views& residual) {
   if (folds(norm_)) {
-    return each(x, residual, [&](const auto& view, const auto& added) {
+    return each(x, residual, [&](const auto& view, const auto& added) -> Output {
       if (fused::gpu::fits(added)) {
         auto [y, shift] = folded_->without_shift(view, *conv_, *norm_);
         const torch::Tensor means = y.mean({2, 3}, /*keepdim=*/false, at::kFloat).add_(shift);
         fused::gpu::shift_act_(y, shift, fused::channel_weights(means, excite.weights()), added, kRelu);
-        return y;
+        return {y, {}};
       }
       torch::Tensor y = (*folded_)(view, *conv_, *norm_, kNothing, {});
-      if (!fused::fits(y) || !fused::fits(added)) return excite.forward(y).whole.add_(added).relu_();
+      if (!fused::fits(y) || !fused::fits(added)) return {excite.forward(y).whole.add_(added).relu_(), {}};
       fused::scale_act_(y, fused::channel_weights(fused::image_means(y), excite.weights()), added, kRelu);
-      return y;
+      return {y, {}};
     });
   }
   const Views y = convolve(x);
   if (norm_->is_training() && fused::fits(y) && fused::fits(residual)) return fused::norm_excite(y, *norm_, excite.weights(), residual);
-  return each(y, residual, [&](const torch::Tensor& view, const torch::Tensor& added) {
+  return each(y, residual, [&](const torch::Tensor& view, const torch::Tensor& added) -> Output {
     if (norm_->is_training() && fused::gpu::fits(view)) return fused::gpu::norm_excite(view, *norm_, excite.weights(), added);
-    return excite.forward(unfused(norm_, view)).whole.add(added).relu_();
+    return {excite.forward(unfused(norm_, view)).whole.add(added).relu_(), {}};
   });
 }
 

@@ -38,7 +38,7 @@ class BasicBlock : public Block {
   }
   Views forward(const Views& x) override {
     const Views y = conv1_(x, kRelu);
-    return conv2_(y, kRelu, shortcut(x));
+    return conv2_(y, kRelu, shortcut(x.again()));
   }
   torch::nn::BatchNorm2d last_norm() const override { return conv2_.norm(); }
 
@@ -53,7 +53,7 @@ class Bottleneck : public Block {
 
   Views forward(const Views& x) override {
     const Views y = conv2_(conv1_(x, kRelu), kRelu);
-    return se_ ? conv3_.excited(y, *se_, shortcut(x)) : conv3_(y, kRelu, shortcut(x));
+    return se_ ? conv3_.excited(y, *se_, shortcut(x.again())) : conv3_(y, kRelu, shortcut(x.again()));
   }
   torch::nn::BatchNorm2d last_norm() const override { return conv3_.norm(); }
 

@@ -7,6 +7,7 @@
 #include "training/augment/augment.h"
 #include "training/augment/noise.h"
 #include "training/augment/warp.h"
+#include "training/augment/window_median.h"
 
 namespace cellcam::training::augment {
 
@@ -280,20 +281,6 @@ void motion_blur(at::Tensor& images, const std::vector<Recipe>& recipes) {
     const at::Tensor sums = convolved(chosen, numbers(kernels, {group.count(), 5, 5}, images.device()));
     return from_planes(sums * numbers(cells, {group.count(), 1, 1, 1}, images.device()));
   });
-}
-
-// The largest value that more than half of the window reaches, found bit by bit.
-at::Tensor window_median(const at::Tensor& images, std::int64_t side) {
-  const std::int64_t margin = side / 2;
-  const at::Tensor padded = at::replication_pad2d(to_planes(images), {margin, margin, margin, margin}).to(at::kByte);
-  const at::Tensor windows = padded.unfold(2, side, 1).unfold(3, side, 1);  // (n, C, H, W, side, side), a view
-  at::Tensor found = at::zeros({images.size(0), images.size(3), images.size(1), images.size(2)}, images.options());
-  for (std::int64_t bit = 128; bit > 0; bit /= 2) {
-    const at::Tensor higher = found.add(bit);
-    const at::Tensor reach = windows.ge(higher.unsqueeze(-1).unsqueeze(-1)).sum(at::IntArrayRef{4, 5}, false, at::kInt);
-    found = at::where(reach.gt(side * side / 2), higher, found);
-  }
-  return found.permute({0, 2, 3, 1});
 }
 
 void median_blur(at::Tensor& images, const std::vector<Recipe>& recipes) {

@@ -30,22 +30,28 @@ CELLCAM_SOURCE(
       void* y; unsigned char* positive;
     };
 
-    // Of y = act(x * scale + shift + residual): g is dy where y is positive, else slope * dy. `positive` is null where there is no residual:
-    // then x tells the sign.
-    struct Upstream {
-      const void* dy; const void* x; const unsigned char* positive; const float* scale; const float* shift; float slope;
-    };
-
-    // partial (images, slices, 2, channels): sums of g and of g * (x - mean).
+    // partial (images, slices, 2, channels): sums of g and of g * (x - mean). Without a residual, y = act(x * scale + shift): g is dy where
+    // y is positive, else slope * dy.
     struct GradientSumsArguments {
-      Pixels size; Upstream up; const float* mean; float* partial;
+      Pixels size; const void* dy; const void* x; const float* scale; const float* shift; const float* mean; float slope; float* partial;
     };
 
-    // dx = g * a * weights + (x - mean) * b + c + a * of_means / pixels, of_means as NormGradientArguments has it; g itself goes to residual
-    // unless that is null.
+    // The same behind a residual: g is dy, and `again` unless that is null, where `positive` has a bit, else slope times that. It is written.
+    struct AddedGradientSumsArguments {
+      Pixels size; const void* dy; const void* again; const void* x; const unsigned char* positive; const float* mean; float slope;
+      float* partial; void* g;
+    };
+
+    // dx = g * a + (x - mean) * b + c.
     struct GradientArguments {
-      Pixels size; Upstream up; const float* a; const float* b; const float* c; const float* mean; const float* weights;
-      const float* of_means; void* dx; void* residual;
+      Pixels size; const void* dy; const void* x; const float* scale; const float* shift; const float* mean; float slope;
+      const float* a; const float* b; const float* c; void* dx;
+    };
+
+    // dx = g * a * weights + (x - mean) * b + c + a * of_means / pixels, of_means as NormGradientArguments has it; null like weights.
+    struct AddedGradientArguments {
+      Pixels size; const void* g; const void* x; const float* mean; const float* a; const float* b; const float* c; const float* weights;
+      const float* of_means; void* dx;
     };
 
     // sums (images, 2, channels) of partial (images, slices, 2, channels). A thread a number.
@@ -62,13 +68,13 @@ CELLCAM_SOURCE(
       float* running_var; long long* batches_tracked; float* offset; float* means;
     };
 
-    // From sums (images, 2, channels) of GradientSumsArguments: gradients of what the weights are the sigmoid of. A thread a number.
+    // From sums (images, 2, channels) of AddedGradientSumsArguments: gradients of what the weights are the sigmoid of. A thread a number.
     struct ExcitationGradientArguments {
       int images; int channels; const float* sums; const float* weight; const float* bias; const float* inverse; const float* weights;
       float* of_logits;
     };
 
-    // From sums (rows, 2, channels) of GradientSumsArguments: the factors of GradientArguments and the gradients of weight and bias.
+    // From sums (rows, 2, channels) of g: the factors a, b and c above and the gradients of weight and bias.
     // Where weights is not null rows are images, of_means (rows, channels) is the gradient of their means and offset as above.
     struct NormGradientArguments {
       int rows; int channels; double count; const float* sums; const float* weight; const float* inverse; const float* weights;
@@ -82,6 +88,11 @@ CELLCAM_SOURCE(
     };
     struct MaxPoolGradientArguments {
       int images; int height; int width; int channels; int y_height; int y_width; const void* dy; const unsigned char* which; void* dx;
+    };
+
+    // The median of side x side bytes around each of images (images, height, width, channels), whose border is repeated. A thread a byte.
+    struct WindowMedianArguments {
+      int images; int height; int width; int channels; int side; const unsigned char* x; unsigned char* y;
     };
 )
 

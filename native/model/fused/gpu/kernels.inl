@@ -1,7 +1,7 @@
-// Batch norm and what follows it on a GPU. Included where CELLCAM_KERNELS(...) and CELLCAM_KERNEL are defined: as text for the run-time compiler,
-// and as C++ by the tests, where threads are the CPU's. T is the type of values; Packed is 8 of them as they lie in memory, Vector as float.
-// No preprocessor lines inside.
-CELLCAM_KERNELS(
+// Batch norm and what follows it on a GPU. Included where CELLCAM_KERNELS(name, ...) and CELLCAM_KERNEL are defined: as text for the run-time
+// compiler, and as C++ by the tests, where threads are the CPU's. T is the type of values; Packed is 8 of them as they lie in memory, Vector as
+// float. No preprocessor lines inside.
+CELLCAM_KERNELS(kNormKernels,
 
     // use(i, x, sum) for what every thread of column x of a block has found in values[i], summed in a fixed order; each is one thread's.
     // shared: (kCount + 1) of V for each thread. The odd column keeps rows out of each other's banks.
@@ -19,20 +19,28 @@ CELLCAM_KERNELS(
     }
 
     // use(offset, read(offset)) for each pixel of this thread, offset being that of 8 values; none where it lies behind the last channel.
-    // Reads kAtOnce of them before the first is used, so that as many are on their way.
-    template <int kAtOnce, typename Read, typename Use>
+    // Reads kAtOnce of them before the first is used, so that as many are on their way. With kFromEnd the last pixels come first: of what a
+    // sweep before has read or written to the end, the end is still in the cache.
+    template <int kAtOnce, bool kFromEnd, typename Read, typename Use>
     __device__ void each_pixel(const Pixels& size, int channel, const Read& read, const Use& use) {
       if (channel >= size.channels) return;
-      const long long last = (blockIdx.z + 1) * size.pixels * size.channels;
-      const long long step = static_cast<long long>(size.slices) * blockDim.y * size.channels;
+      const long long image = kFromEnd ? gridDim.z - 1 - blockIdx.z : blockIdx.z;
+      const long long origin = (image + (kFromEnd ? 1 : 0)) * size.pixels - (kFromEnd ? 1 : 0);
       const long long first = blockIdx.y * blockDim.y + threadIdx.y;
-      long long at = (blockIdx.z * size.pixels + first) * size.channels + channel;
-      for (; at + (kAtOnce - 1) * step < last; at += kAtOnce * step) {
+      const long long stride = static_cast<long long>(size.slices) * blockDim.y;
+      const long long step = (kFromEnd ? -stride : stride) * size.channels;
+      long long at = (kFromEnd ? origin - first : origin + first) * size.channels + channel;
+      long long pixel = first;
+      for (; pixel + (kAtOnce - 1) * stride < size.pixels; pixel += kAtOnce * stride) {
         decltype(read(at)) items[kAtOnce];
         for (int i = 0; i < kAtOnce; ++i) items[i] = read(at + i * step);
         for (int i = 0; i < kAtOnce; ++i) use(at + i * step, items[i]);
+        at += kAtOnce * step;
       }
-      for (; at < last; at += step) use(at, read(at));
+      for (; pixel < size.pixels; pixel += stride) {
+        use(at, read(at));
+        at += step;
+      }
     }
 
     __device__ int first_channel() { return 8 * (blockIdx.x * blockDim.x + threadIdx.x); }
@@ -52,47 +60,40 @@ CELLCAM_KERNELS(
       return out;
     }
 
+    // Of the image of a sweep from the end.
     __device__ Vector image_factors(const float* all, const Pixels& size, int channel) {
-      return factors(all + blockIdx.z * static_cast<long long>(size.channels), size, channel);
+      return factors(all + (gridDim.z - 1 - blockIdx.z) * static_cast<long long>(size.channels), size, channel);
     }
 
-    // What is read of Upstream for 8 values.
-    struct Passed {
+    struct Pair {
+      Packed first;
+      Packed second;
+    };
+
+    struct Three {
       Packed dy;
+      Packed again;
       Packed x;
       unsigned positive;
     };
 
-    struct Passing {
-      const T* dy;
-      const T* x;
-      const unsigned char* positive;
+    // Adds g and g * (x - mean) to sums, 8 of each.
+    __device__ void add_gradient(const Vector& g, const Vector& x, const Vector& mean, float (&sums)[16]) {
+      for (int i = 0; i < 8; ++i) {
+        sums[i] += g.v[i];
+        sums[8 + i] += g.v[i] * (x.v[i] - mean.v[i]);
+      }
+    }
+
+    // dy behind the activation of x * scale + shift.
+    struct Activation {
+      Vector scale;
+      Vector shift;
       float slope;
-      Vector scale = {};
-      Vector shift = {};
 
-      __device__ Passing(const Upstream& up, const Pixels& size, int channel)
-          : dy(static_cast<const T*>(up.dy)), x(static_cast<const T*>(up.x)), positive(up.positive), slope(up.slope) {
-        if (positive != nullptr) return;
-        scale = factors(up.scale, size, channel);
-        shift = factors(up.shift, size, channel);
-      }
-
-      __device__ Passed read(long long at) const {
-        Passed out;
-        out.dy = fetch(dy + at);
-        out.x = fetch(x + at);
-        out.positive = positive != nullptr ? positive[at / 8] : 0;
-        return out;
-      }
-
-      __device__ Vector g(const Passed& p, const Vector& value) const {
-        Vector out = unpacked(p.dy);
-        if (slope == 1) return out;
-        for (int i = 0; i < 8; ++i) {
-          const bool passes = positive != nullptr ? (p.positive >> i & 1) != 0 : value.v[i] * scale.v[i] + shift.v[i] > 0;
-          out.v[i] = passes ? out.v[i] : slope * out.v[i];
-        }
+      __device__ Vector g(const Packed& dy, const Vector& x) const {
+        Vector out = unpacked(dy);
+        for (int i = 0; i < 8; ++i) out.v[i] = x.v[i] * scale.v[i] + shift.v[i] > 0 ? out.v[i] : slope * out.v[i];
         return out;
       }
     };
@@ -104,7 +105,7 @@ CELLCAM_KERNELS(
       Vector centre = {};
       if (channel < a.size.channels) centre = unpacked(fetch(x + channel));
       float sums[16] = {};
-      each_pixel<4>(a.size, channel, [&](long long at) { return fetch(x + at); }, [&](long long, const Packed& packed) {
+      each_pixel<4, false>(a.size, channel, [&](long long at) { return fetch(x + at); }, [&](long long, const Packed& packed) {
         const Vector value = unpacked(packed);
         for (int i = 0; i < 8; ++i) {
           const float d = value.v[i] - centre.v[i];
@@ -114,11 +115,6 @@ CELLCAM_KERNELS(
       });
       write_partial(a.size, sums, a.partial, shared);
     }
-
-    struct WithResidual {
-      Packed x;
-      Packed residual;
-    };
 
     CELLCAM_KERNEL scale_act(ScaleArguments a) {
       const int channel = first_channel();
@@ -134,14 +130,14 @@ CELLCAM_KERNELS(
         for (int i = 0; i < 8; ++i) shift.v[i] *= weights.v[i];
       }
       const auto read = [&](long long at) {
-        WithResidual out;
-        out.x = fetch(x + at);
-        out.residual = residual != nullptr ? fetch(residual + at) : out.x;
+        Pair out;
+        out.first = fetch(x + at);
+        out.second = residual != nullptr ? fetch(residual + at) : out.first;
         return out;
       };
-      each_pixel<4>(a.size, channel, read, [&](long long at, const WithResidual& item) {
-        Vector value = unpacked(item.x);
-        const Vector added = unpacked(item.residual);
+      each_pixel<4, true>(a.size, channel, read, [&](long long at, const Pair& item) {
+        Vector value = unpacked(item.first);
+        const Vector added = unpacked(item.second);
         unsigned positive = 0;
         for (int i = 0; i < 8; ++i) {
           const float before = value.v[i] * scale.v[i] + shift.v[i] + (residual != nullptr ? added.v[i] : 0);
@@ -156,43 +152,84 @@ CELLCAM_KERNELS(
     CELLCAM_KERNEL gradient_sums(GradientSumsArguments a) {
       __shared__ float shared[17 * 256];
       const int channel = first_channel();
-      const Passing up(a.up, a.size, channel);
+      const T* const x = static_cast<const T*>(a.x);
+      const T* const dy = static_cast<const T*>(a.dy);
       const Vector mean = factors(a.mean, a.size, channel);
+      const Activation act = {factors(a.scale, a.size, channel), factors(a.shift, a.size, channel), a.slope};
       float sums[16] = {};
-      each_pixel<4>(a.size, channel, [&](long long at) { return up.read(at); }, [&](long long, const Passed& item) {
-        const Vector value = unpacked(item.x);
-        const Vector g = up.g(item, value);
-        for (int i = 0; i < 8; ++i) {
-          sums[i] += g.v[i];
-          sums[8 + i] += g.v[i] * (value.v[i] - mean.v[i]);
-        }
+      const auto read = [&](long long at) { return Pair{fetch(dy + at), fetch(x + at)}; };
+      each_pixel<4, false>(a.size, channel, read, [&](long long, const Pair& item) {
+        const Vector value = unpacked(item.second);
+        add_gradient(act.g(item.first, value), value, mean, sums);
       });
       write_partial(a.size, sums, a.partial, shared);
     }
 
-    CELLCAM_KERNEL gradient(GradientArguments arguments) {
-      const Pixels& size = arguments.size;
+    CELLCAM_KERNEL added_gradient_sums(AddedGradientSumsArguments a) {
+      __shared__ float shared[17 * 256];
       const int channel = first_channel();
-      const Passing up(arguments.up, size, channel);
-      T* const dx = static_cast<T*>(arguments.dx);
-      T* const residual = static_cast<T*>(arguments.residual);
-      Vector a = factors(arguments.a, size, channel);
-      Vector c = factors(arguments.c, size, channel);
-      const Vector b = factors(arguments.b, size, channel);
-      const Vector mean = factors(arguments.mean, size, channel);
-      if (arguments.weights != nullptr) {
-        const Vector weights = image_factors(arguments.weights, size, channel);
-        const Vector of_means = image_factors(arguments.of_means, size, channel);
-        const float share = 1.0f / static_cast<float>(size.pixels);
-        for (int i = 0; i < 8; ++i) c.v[i] += a.v[i] * of_means.v[i] * share;
-        for (int i = 0; i < 8; ++i) a.v[i] *= weights.v[i];
+      const T* const x = static_cast<const T*>(a.x);
+      const T* const dy = static_cast<const T*>(a.dy);
+      const T* const again = static_cast<const T*>(a.again);
+      const Vector mean = factors(a.mean, a.size, channel);
+      float sums[16] = {};
+      const auto read = [&](long long at) {
+        return Three{fetch(dy + at), again != nullptr ? fetch(again + at) : Packed{}, fetch(x + at), a.positive[at / 8]};
+      };
+      each_pixel<2, false>(a.size, channel, read, [&](long long at, const Three& item) {
+        Vector g = unpacked(item.dy);
+        const Vector more = unpacked(item.again);
+        for (int i = 0; i < 8; ++i) g.v[i] += more.v[i];
+        for (int i = 0; i < 8; ++i) g.v[i] = (item.positive >> i & 1) != 0 ? g.v[i] : a.slope * g.v[i];
+        add_gradient(g, unpacked(item.x), mean, sums);
+        store(static_cast<T*>(a.g) + at, g);
+      });
+      write_partial(a.size, sums, a.partial, shared);
+    }
+
+    // What dx takes of g and of x for each channel, beside a constant.
+    struct Linear {
+      Vector a;
+      Vector b;
+      Vector c;
+      Vector mean;
+
+      __device__ Vector dx(const Vector& g, Vector x) const {
+        for (int i = 0; i < 8; ++i) x.v[i] = g.v[i] * a.v[i] + (x.v[i] - mean.v[i]) * b.v[i] + c.v[i];
+        return x;
       }
-      each_pixel<2>(size, channel, [&](long long at) { return up.read(at); }, [&](long long at, const Passed& item) {
-        Vector value = unpacked(item.x);
-        const Vector g = up.g(item, value);
-        for (int i = 0; i < 8; ++i) value.v[i] = g.v[i] * a.v[i] + (value.v[i] - mean.v[i]) * b.v[i] + c.v[i];
-        store(dx + at, value);
-        if (residual != nullptr) store(residual + at, g);
+    };
+
+    CELLCAM_KERNEL gradient(GradientArguments a) {
+      const int channel = first_channel();
+      const T* const x = static_cast<const T*>(a.x);
+      const T* const dy = static_cast<const T*>(a.dy);
+      const Activation act = {factors(a.scale, a.size, channel), factors(a.shift, a.size, channel), a.slope};
+      const Linear linear = {factors(a.a, a.size, channel), factors(a.b, a.size, channel), factors(a.c, a.size, channel),
+                             factors(a.mean, a.size, channel)};
+      const auto read = [&](long long at) { return Pair{fetch(dy + at), fetch(x + at)}; };
+      each_pixel<4, true>(a.size, channel, read, [&](long long at, const Pair& item) {
+        const Vector value = unpacked(item.second);
+        store(static_cast<T*>(a.dx) + at, linear.dx(act.g(item.first, value), value));
+      });
+    }
+
+    CELLCAM_KERNEL added_gradient(AddedGradientArguments a) {
+      const int channel = first_channel();
+      const T* const x = static_cast<const T*>(a.x);
+      const T* const g = static_cast<const T*>(a.g);
+      Linear linear = {factors(a.a, a.size, channel), factors(a.b, a.size, channel), factors(a.c, a.size, channel),
+                       factors(a.mean, a.size, channel)};
+      if (a.weights != nullptr) {
+        const Vector weights = image_factors(a.weights, a.size, channel);
+        const Vector of_means = image_factors(a.of_means, a.size, channel);
+        const float share = 1.0f / static_cast<float>(a.size.pixels);
+        for (int i = 0; i < 8; ++i) linear.c.v[i] += linear.a.v[i] * of_means.v[i] * share;
+        for (int i = 0; i < 8; ++i) linear.a.v[i] *= weights.v[i];
+      }
+      const auto read = [&](long long at) { return Pair{fetch(g + at), fetch(x + at)}; };
+      each_pixel<4, true>(a.size, channel, read, [&](long long at, const Pair& item) {
+        store(static_cast<T*>(a.dx) + at, linear.dx(unpacked(item.first), unpacked(item.second)));
       });
     }
 
@@ -293,68 +330,5 @@ CELLCAM_KERNELS(
       a.c[channel] = static_cast<float>(-of_g * both[0] / a.count);
       a.of_weight[channel] = static_cast<float>(both[1] * inverse);
       a.of_bias[channel] = static_cast<float>(both[0]);
-    }
-
-    // Where 8 values lie in an array of (images, height, width, channels).
-    struct Place {
-      int image;
-      int row;
-      int column;
-      int channel;
-      bool inside;
-
-      __device__ Place(int images, int height, int width, int channels) {
-        long long at = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
-        const int vectors = channels / 8;
-        channel = 8 * static_cast<int>(at % vectors);
-        at /= vectors;
-        column = static_cast<int>(at % width);
-        at /= width;
-        row = static_cast<int>(at % height);
-        image = static_cast<int>(at / height);
-        inside = image < images;
-      }
-    };
-
-    __device__ long long offset(const Place& p, int height, int width, int channels, int row, int column) {
-      return ((p.image * static_cast<long long>(height) + row) * width + column) * channels + p.channel;
-    }
-
-    CELLCAM_KERNEL max_pool(MaxPoolArguments a) {
-      const Place p(a.images, a.y_height, a.y_width, a.channels);
-      if (!p.inside) return;
-      Vector most = {};
-      int where[8];
-      for (int i = 0; i < 8; ++i) where[i] = -1;
-      for (int k = 0; k < 9; ++k) {
-        const int row = 2 * p.row - 1 + k / 3;
-        const int column = 2 * p.column - 1 + k % 3;
-        if (row < 0 || row >= a.height || column < 0 || column >= a.width) continue;
-        const Vector value = unpacked(fetch(static_cast<const T*>(a.x) + offset(p, a.height, a.width, a.channels, row, column)));
-        for (int i = 0; i < 8; ++i) {
-          if (where[i] >= 0 && value.v[i] <= most.v[i]) continue;
-          if (where[i] >= 0 && most.v[i] != most.v[i]) continue;
-          most.v[i] = value.v[i];
-          where[i] = k;
-        }
-      }
-      const long long to = offset(p, a.y_height, a.y_width, a.channels, p.row, p.column);
-      store(static_cast<T*>(a.y) + to, most);
-      for (int i = 0; i < 8; ++i) a.which[to + i] = static_cast<unsigned char>(where[i]);
-    }
-
-    CELLCAM_KERNEL max_pool_gradient(MaxPoolGradientArguments a) {
-      const Place p(a.images, a.height, a.width, a.channels);
-      if (!p.inside) return;
-      Vector sum = {};
-      for (int row = p.row / 2; row <= (p.row + 1) / 2 && row < a.y_height; ++row) {
-        for (int column = p.column / 2; column <= (p.column + 1) / 2 && column < a.y_width; ++column) {
-          const int k = 3 * (p.row - 2 * row + 1) + p.column - 2 * column + 1;
-          const long long from = offset(p, a.y_height, a.y_width, a.channels, row, column);
-          const Vector dy = unpacked(fetch(static_cast<const T*>(a.dy) + from));
-          for (int i = 0; i < 8; ++i) sum.v[i] += a.which[from + i] == k ? dy.v[i] : 0;
-        }
-      }
-      store(static_cast<T*>(a.dx) + offset(p, a.height, a.width, a.channels, p.row, p.column), sum);
     }
 )

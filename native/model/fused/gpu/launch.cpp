@@ -18,8 +18,9 @@ namespace cellcam::model::fused::gpu {
 
 namespace {
 
-#define CELLCAM_KERNELS(...) inline constexpr char kKernels[] = #__VA_ARGS__;
+#define CELLCAM_KERNELS(name, ...) inline constexpr char name[] = #__VA_ARGS__;
 #include "model/fused/gpu/kernels.inl"
+#include "model/fused/gpu/windows.inl"
 #undef CELLCAM_KERNELS
 
 constexpr char kVector[] = "#define CELLCAM_KERNEL extern \"C\" __global__ void\nstruct Vector { float v[8]; };\n";
@@ -139,13 +140,15 @@ class Driver {
  public:
   using Module = struct ModuleTag*;
   using Function = struct FunctionTag*;
-  enum Attribute { kMajor = 75, kMinor = 76 };  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, …_MINOR
+  // CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, …_COMPUTE_CAPABILITY_MAJOR and …_MINOR.
+  enum Attribute { kProcessors = 16, kMajor = 75, kMinor = 76 };
 
   Driver() : library_("libcaffe2_nvrtc.so", "libcuda.so.1") {
     find(library_, "cuDeviceGetAttribute", attribute_);
     find(library_, "cuModuleLoadData", load_);
     find(library_, "cuModuleGetFunction", function_);
     find(library_, "cuLaunchKernel", launch_);
+    find(library_, "cuOccupancyMaxActiveBlocksPerMultiprocessor", occupancy_);
     find(library_, "cuGetErrorString", error_);
   }
 
@@ -163,6 +166,11 @@ class Driver {
     Function function = nullptr;
     check(function_(&function, module, name), name);
     return function;
+  }
+  int blocks_a_processor(Function f, int threads) const {
+    int blocks = 0;
+    check(occupancy_(&blocks, f, threads, 0), "cuOccupancyMaxActiveBlocksPerMultiprocessor");
+    return blocks;
   }
   void launch(Function f, const Grid& g, void* stream, void* argument, const char* name) const {
     void* arguments[] = {argument};
@@ -182,6 +190,7 @@ class Driver {
   int (*load_)(Module*, const void*);
   int (*function_)(Function*, Module, const char*);
   int (*launch_)(Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
+  int (*occupancy_)(int*, Function, int, std::size_t);
   int (*error_)(int, const char**);
 };
 
@@ -202,7 +211,8 @@ void* native_handle(const Stream& stream) {
 class CudaLauncher : public Launcher {
  public:
   explicit CudaLauncher(at::Device device)
-      : device_(device), major_(driver_.attribute(Driver::kMajor, device.index())), minor_(driver_.attribute(Driver::kMinor, device.index())) {
+      : device_(device), processors_(driver_.attribute(Driver::kProcessors, device.index())),
+        major_(driver_.attribute(Driver::kMajor, device.index())), minor_(driver_.attribute(Driver::kMinor, device.index())) {
     const c10::DeviceGuard guard(device_);  // modules belong to the current device
     native_handle(stream());
     for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16}) modules_[type] = driver_.load(compile(kernel_source(type), major_, minor_));
@@ -211,6 +221,11 @@ class CudaLauncher : public Launcher {
   void launch(const char* kernel, at::ScalarType type, const Grid& grid, void* argument) override {
     const c10::DeviceGuard guard(device_);
     driver_.launch(function(kernel, type), grid, native_handle(stream()), argument, kernel);
+  }
+
+  std::int64_t blocks_at_once(const char* kernel, at::ScalarType type, const Extent& threads) override {
+    const c10::DeviceGuard guard(device_);
+    return std::int64_t{processors_} * driver_.blocks_a_processor(function(kernel, type), static_cast<int>(threads.x * threads.y));
   }
 
  private:
@@ -226,7 +241,7 @@ class CudaLauncher : public Launcher {
 
   Driver driver_;
   at::Device device_;
-  int major_, minor_;
+  int processors_, major_, minor_;
   std::mutex mutex_;
   std::map<at::ScalarType, Driver::Module> modules_;  // for as long as the process lives
   std::map<std::pair<at::ScalarType, std::string>, Driver::Function> functions_;
@@ -262,7 +277,7 @@ Launcher* use_launcher_on_cpu(Launcher* launcher) { return std::exchange(launche
 
 std::string kernel_source(at::ScalarType type) {
   const std::string own = type == at::kFloat ? std::string(kFloat32) : (type == at::kHalf ? kFloat16 : kBfloat16) + std::string(kSixteenBits);
-  return kVector + own + kArguments + kKernels;
+  return kVector + own + kArguments + kNormKernels + kWindowKernels;
 }
 
 std::vector<char> compile(const std::string& source, int major, int minor) {

@@ -20,6 +20,8 @@ class Launcher {
   virtual ~Launcher() = default;
   // `argument`: the kernel's struct of kernels.h. On the current stream; returns at once.
   virtual void launch(const char* kernel, at::ScalarType type, const Grid& grid, void* argument) = 0;
+  // How many blocks of so many threads the device runs at the same time.
+  virtual std::int64_t blocks_at_once(const char* kernel, at::ScalarType type, const Extent& threads) = 0;
 };
 
 // For a CUDA device: compiles the kernels when they are first used, by the run-time compiler that comes with LibTorch. Null where that is

@@ -11,11 +11,16 @@ namespace cellcam::model::fused::gpu {
 
 bool fits(const at::Tensor& x);
 
+// y, and y again for a second reader: the gradients of both come back by themselves and are added within a sweep. `again` may be undefined.
+struct Output {
+  at::Tensor y, again;
+};
+
 // act(norm(x) + residual) in training mode. `residual` may be undefined.
-at::Tensor norm_act(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, Slope slope, const at::Tensor& residual);
+Output norm_act(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, Slope slope, const at::Tensor& residual);
 
 // relu(n * excitation(mean of n over each image) + residual) with n = norm(x), in training mode.
-at::Tensor norm_excite(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, const Excitation& weights, const at::Tensor& residual);
+Output norm_excite(const at::Tensor& x, torch::nn::BatchNorm2dImpl& norm, const Excitation& weights, const at::Tensor& residual);
 
 // x = act((x + shift) * weights + residual), without gradients. shift (C) and weights (B, C) are float32; weights and residual may be undefined.
 void shift_act_(at::Tensor& x, const at::Tensor& shift, const at::Tensor& weights, const at::Tensor& residual, Slope slope);
