@@ -215,7 +215,7 @@ class CudaLauncher : public Launcher {
         major_(driver_.attribute(Driver::kMajor, device.index())), minor_(driver_.attribute(Driver::kMinor, device.index())) {
     const c10::DeviceGuard guard(device_);  // modules belong to the current device
     native_handle(stream());
-    for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16}) modules_[type] = driver_.load(compile(kernel_source(type), major_, minor_));
+    module(at::kHalf);  // or whoever makes it learns that there is no compiler
   }
 
   void launch(const char* kernel, at::ScalarType type, const Grid& grid, void* argument) override {
@@ -235,8 +235,15 @@ class CudaLauncher : public Launcher {
   Driver::Function function(const char* kernel, at::ScalarType type) {
     const std::lock_guard lock(mutex_);
     Driver::Function& f = functions_[{type, kernel}];
-    if (f == nullptr) f = driver_.function(modules_.at(type), kernel);
+    if (f == nullptr) f = driver_.function(module(type), kernel);
     return f;
+  }
+
+  // Compiling takes seconds, and most processes want one type.
+  Driver::Module module(at::ScalarType type) {
+    Driver::Module& m = modules_[type];
+    if (m == nullptr) m = driver_.load(compile(kernel_source(type), major_, minor_));
+    return m;
   }
 
   Driver driver_;
