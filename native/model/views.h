@@ -14,7 +14,7 @@ struct Views {
   Views(at::Tensor first, at::Tensor second) : whole(std::move(first)), tiles(std::move(second)) {}
 
   // The same values, for the second of two readers. Where what made them takes the gradients of both by themselves, this saves adding them.
-  Views again() const { return whole_again.defined() ? Views(whole_again, tiles_again) : *this; }
+  Views again() const { return {whole_again.defined() ? whole_again : whole, tiles_again.defined() ? tiles_again : tiles}; }
 
   bool defined() const { return whole.defined(); }
 
