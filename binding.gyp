@@ -22,6 +22,9 @@
       ],
     },
     'conditions': [
+      ['OS=="linux"', {
+        'cflags_cc': ['<!@(node scripts/libtorch.mjs openmp)'],
+      }],
       ['OS=="win"', {
         'include_dirs': ['<(libtorch)/include', '<(libtorch)/include/torch/csrc/api/include'],
       }],

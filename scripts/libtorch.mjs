@@ -3,6 +3,7 @@
 //   node scripts/libtorch.mjs locate     prints the folder, without fetching
 //   node scripts/libtorch.mjs fetch      prints the folder, fetching it where needed
 //   node scripts/libtorch.mjs libraries  prints what to link, for binding.gyp
+//   node scripts/libtorch.mjs openmp     prints the compiler's flag for OpenMP where it is used, for binding.gyp
 //   node scripts/libtorch.mjs core       prints the C++ sources of the core's archive, for binding.gyp
 //   node scripts/libtorch.mjs addon      prints the others: those that know Node, and the backbones, for binding.gyp
 import { execFileSync } from 'node:child_process';
@@ -182,6 +183,21 @@ function librariesIn(dir) {
   return names.map((name) => (process.platform === 'win32' ? `${name}.lib` : `-l${name}`));
 }
 
+/** Whether the compiler is GCC: its OpenMP is the one that LibTorch for Linux uses (CMakeLists.txt says why it matters). */
+function hasGccOpenMp(env = process.env) {
+  if (process.platform !== 'linux') return false;
+  const [compiler, ...options] = (env.CXX || 'c++').split(/\s+/);
+  const macros = execFileSync(compiler, [...options, '-dM', '-E', '-x', 'c++', '/dev/null'], { encoding: 'utf8' });
+  return macros.includes('__GNUC__') && !macros.includes('__clang__');
+}
+
+/** LibTorch's own OpenMP runtime, or the compiler's where it has none of its own. */
+function openMpIn(dir) {
+  if (!hasGccOpenMp()) return [];
+  const own = readdirSync(path.join(dir, 'lib')).find((name) => /^libgomp.*\.so/.test(name));
+  return [own ? path.join(dir, 'lib', own) : '-lgomp'];
+}
+
 /** The folder of the sources that need Node's headers. */
 // A linker takes from an archive only what is referred to by symbol: nothing refers to a backbone, which registers itself.
 const inAddon = (file) => /^native\/(binding|model\/backbones)\//.test(file);
@@ -191,7 +207,11 @@ const slashes = (file) => file.replaceAll('\\', '/');
 const COMMANDS = {
   locate: async () => [slashes(locateLibtorch().dir)],
   fetch: async () => [slashes((await ensureLibtorch()).dir)],
-  libraries: async () => librariesIn((await ensureLibtorch()).dir),
+  libraries: async () => {
+    const { dir } = await ensureLibtorch();
+    return [...librariesIn(dir), ...openMpIn(dir)];
+  },
+  openmp: async () => (hasGccOpenMp() ? ['-fopenmp'] : []),
   core: async () => nativeSources().filter((file) => !inAddon(file)),
   addon: async () => nativeSources().filter(inAddon),
 };

@@ -21,15 +21,17 @@ T* data(const at::Tensor& x) {
   return x.defined() ? static_cast<T*>(x.data_ptr()) : nullptr;
 }
 
-// Calls f(image, first row, rows) for stretches of rows within one image, in parallel.
+// Calls f(image, first row, rows) for stretches of rows within one image, in parallel. Threads share blocks of rows, not rows: what a
+// block sums up does not depend on their number.
 template <typename F>
 void for_rows(const Shape& s, const F& f) {
-  const std::int64_t grain = std::max<std::int64_t>(1, 32768 / s.channels);
-  at::parallel_for(0, s.rows(), grain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end;) {
-      const std::int64_t image = row / s.pixels, stop = std::min(end, (image + 1) * s.pixels);
-      f(image, row, stop - row);
-      row = stop;
+  const std::int64_t blocks = (s.pixels + kBlock - 1) / kBlock, grain = std::max<std::int64_t>(1, 32768 / (kBlock * s.channels));
+  at::parallel_for(0, s.images * blocks, grain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t block = begin; block < end;) {
+      const std::int64_t image = block / blocks, next = std::min(end, (image + 1) * blocks);
+      const std::int64_t first = (block - image * blocks) * kBlock, last = std::min((next - image * blocks) * kBlock, s.pixels);
+      f(image, image * s.pixels + first, last - first);
+      block = next;
     }
   });
 }
