@@ -5,6 +5,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include "model/fused/gpu/norm_act.h"
+#include "model/fused/grouped_conv.h"
 
 namespace cellcam::model {
 
@@ -74,6 +75,9 @@ at::Tensor FoldedConv::operator()(const at::Tensor& x_in, torch::nn::Conv2dImpl&
     return activate(sum.y.add_(sum.shift.view({1, -1, 1, 1})), slope, residual);
   }
   const Fold& folded = fold(conv, norm, dtype, x);
+  if (!residual.defined() && fused::groups_fit(x, folded.weight, shape_.stride)) {
+    return fused::grouped_conv_act(x, folded.weight, folded.bias, slope);
+  }
   if (folded.packed.defined() && is_nhwc(x)) return by_onednn(x, folded, slope, residual);
   return activate(at::conv2d(x, folded.weight, folded.bias, shape_.stride, shape_.padding(), 1, shape_.groups), slope, residual);
 }

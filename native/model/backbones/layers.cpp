@@ -4,6 +4,7 @@
 
 #include "model/fused/gpu/max_pool.h"
 #include "model/fused/gpu/norm_act.h"
+#include "model/fused/grouped_conv.h"
 #include "model/fused/joint.h"
 #include "model/switches.h"
 
@@ -87,7 +88,10 @@ Views ConvNorm::convolve(const Views& x) {
   if (fused::joins_spatially(x, conv_->weight, shape.stride, shape.groups)) {
     return fused::joint_spatial_conv(x, conv_->weight, shape.stride, shape.padding());
   }
-  return x.map([&](const torch::Tensor& view) { return conv_->forward(view); });
+  return x.map([&](const torch::Tensor& view) {
+    if (fused::groups_fit(view, conv_->weight, shape.stride)) return fused::grouped_conv(view, conv_->weight);
+    return conv_->forward(view);
+  });
 }
 
 Views ConvNorm::operator()(const Views& x, fused::Slope slope, const Views& residual) {
