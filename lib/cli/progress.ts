@@ -13,7 +13,7 @@ export class Progress {
   constructor(o: { json?: boolean }) {
     this.#json = o.json ?? false;
     if (process.stderr.isTTY && !this.#json) {
-      const format = ' {title} [{bar}] {value}/{total} {unit} | {rate}/s | {left} left | {note}';
+      const format = ' {title} [{bar}] {value}/{total} {unit} | {rate} | {left} left | {note}';
       this.#bar = new SingleBar({ format, hideCursor: true, stream: process.stderr, fps: 5 }, Presets.shades_classic);
     }
   }
@@ -25,11 +25,11 @@ export class Progress {
     const seconds = (this.#last - this.#started) / 1000;
     const rate = seconds > 0 ? done / seconds : 0;
     const left = rate > 0 ? duration((total - done) / rate) : '?';
-    if (this.#bar) return this.#bar.update(done, { title, unit, rate: rate.toFixed(1), left, note });
+    if (this.#bar) return this.#bar.update(done, { title, unit, rate: speed(rate), left, note });
     if (done < total && Date.now() - this.#shown < 5000) return;
     this.#shown = Date.now();
     if (this.#json) this.event({ event: 'progress', what: title, done, total, unit, rate });
-    else console.error(`${title}: ${done}/${total} ${unit}, ${rate.toFixed(1)}/s, ${left} left${note && `; ${note}`}`);
+    else console.error(`${title}: ${done}/${total} ${unit}, ${speed(rate)}, ${left} left${note && `; ${note}`}`);
   }
 
   #begin(title: string, total: number): void {
@@ -56,6 +56,11 @@ export class Progress {
     this.#title = '';
     this.#last = Date.now();
   }
+}
+
+/** `rate` items a second; for slow ones the time that each takes. */
+function speed(rate: number): string {
+  return rate >= 0.1 || rate === 0 ? `${rate.toFixed(1)}/s` : `${duration(1 / rate)} each`;
 }
 
 export function duration(seconds: number): string {
