@@ -6,6 +6,7 @@
 
 #include "model/fused/gpu/norm_act.h"
 #include "model/fused/grouped_conv.h"
+#include "model/fused/winograd.h"
 
 namespace cellcam::model {
 
@@ -60,6 +61,13 @@ at::Tensor activate(at::Tensor y, float slope, const at::Tensor& residual) {
 
 bool is_nhwc(const at::Tensor& x) { return x.is_contiguous(at::MemoryFormat::ChannelsLast); }
 
+// The residual in x's type and as NHWC, to be overwritten by the sum.
+at::Tensor to_add_to(const at::Tensor& residual, const at::Tensor& x) {
+  if (!residual.defined()) return residual;
+  const bool as_it_is = residual.scalar_type() == x.scalar_type() && is_nhwc(residual) && residual.is_non_overlapping_and_dense();
+  return as_it_is ? residual : residual.to(x.scalar_type(), false, true, at::MemoryFormat::ChannelsLast);
+}
+
 }  // namespace
 
 at::Tensor FoldedConv::operator()(const at::Tensor& x_in, torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, float slope,
@@ -74,23 +82,26 @@ at::Tensor FoldedConv::operator()(const at::Tensor& x_in, torch::nn::Conv2dImpl&
     }
     return activate(sum.y.add_(sum.shift.view({1, -1, 1, 1})), slope, residual);
   }
-  const Fold& folded = fold(conv, norm, dtype, x);
+  Fold& folded = fold(conv, norm, dtype);
+  if (fused::winograd_fits(x, folded.weight, shape_.stride, shape_.groups, /*weight_kept=*/true)) {
+    if (!folded.transformed.defined()) folded.transformed = fused::winograd_weight(folded.weight);
+    return fused::winograd_conv_act(x, folded.transformed, folded.bias, shape_.groups, slope, to_add_to(residual, x));
+  }
   if (!residual.defined() && fused::groups_fit(x, folded.weight, shape_.stride)) {
     return fused::grouped_conv_act(x, folded.weight, folded.bias, slope);
   }
-  if (folded.packed.defined() && is_nhwc(x)) return by_onednn(x, folded, slope, residual);
+  if (onednn() && is_nhwc(x) && (dtype == at::kFloat || dtype == at::kBFloat16)) return by_onednn(x, folded, slope, residual);
   return activate(at::conv2d(x, folded.weight, folded.bias, shape_.stride, shape_.padding(), 1, shape_.groups), slope, residual);
 }
 
 FoldedConv::Unshifted FoldedConv::without_shift(const at::Tensor& x_in, torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm) {
   const at::ScalarType dtype = arithmetic(conv.weight);
   const at::Tensor x = x_in.to(dtype);
-  const Fold& folded = fold(conv, norm, dtype, x);
+  const Fold& folded = fold(conv, norm, dtype);
   return {at::conv2d(x, folded.weight, {}, shape_.stride, shape_.padding(), 1, shape_.groups), folded.shift};
 }
 
-const FoldedConv::Fold& FoldedConv::fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype,
-                                         const at::Tensor& x) {
+FoldedConv::Fold& FoldedConv::fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype) {
   std::vector<Source> now;
   for (const at::Tensor* t : {&conv.weight, &norm.weight, &norm.bias, &norm.running_mean, &norm.running_var}) {
     now.push_back({t->const_data_ptr(), t->is_inference() ? 0 : static_cast<std::int64_t>(t->_version())});
@@ -102,26 +113,21 @@ const FoldedConv::Fold& FoldedConv::fold(torch::nn::Conv2dImpl& conv, torch::nn:
   const at::Tensor shift = norm.bias.to(at::kDouble) - norm.running_mean * scale;
   folded.bias = shift.to(dtype);
   folded.shift = shift.to(at::kFloat);
-  folded.packed = at::Tensor();
-  if (onednn() && x.device().is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16) && is_nhwc(x)) {
-    const std::int64_t stride[] = {shape_.stride, shape_.stride}, padding[] = {shape_.padding(), shape_.padding()}, dilation[] = {1, 1};
-    folded.packed = onednn().pack->call(folded.weight, padding, stride, dilation, shape_.groups, x.sizes());
-  }
+  folded.packed = folded.transformed = at::Tensor();
   folded.made_of = std::move(now);
   return folded;
 }
 
-at::Tensor FoldedConv::by_onednn(const at::Tensor& x, const Fold& folded, float slope, const at::Tensor& residual) const {
+at::Tensor FoldedConv::by_onednn(const at::Tensor& x, Fold& folded, float slope, const at::Tensor& residual) const {
   const std::int64_t stride[] = {shape_.stride, shape_.stride}, padding[] = {shape_.padding(), shape_.padding()}, dilation[] = {1, 1};
+  if (!folded.packed.defined()) folded.packed = onednn().pack->call(folded.weight, padding, stride, dilation, shape_.groups, x.sizes());
   Scalars scalars;
   if (!residual.defined()) {
     if (slope != 0 && slope != 1) scalars.push_back(at::Scalar(slope));
     const std::string_view act = slope == 1 ? "none" : slope == 0 ? "relu" : "leaky_relu";
     return onednn().conv->call(x, folded.packed, folded.bias, padding, stride, dilation, shape_.groups, act, scalars, std::nullopt);
   }
-  at::Tensor sum = residual.scalar_type() == x.scalar_type() && is_nhwc(residual) && residual.is_non_overlapping_and_dense()
-                       ? residual
-                       : residual.to(x.scalar_type(), false, true, at::MemoryFormat::ChannelsLast);
+  at::Tensor sum = to_add_to(residual, x);
   const Text act = slope == 0 ? Text("relu") : std::nullopt;  // the only one that it knows behind a sum
   onednn().conv_add->call(sum, x, folded.packed, folded.bias, padding, stride, dilation, shape_.groups, "add", std::nullopt, act, scalars, std::nullopt);
   return slope == 0 || slope == 1 ? sum : at::leaky_relu_(sum, slope);

@@ -42,10 +42,10 @@ class FoldedConv {
     std::vector<Source> made_of;
     at::Tensor weight, bias;
     at::Tensor shift;   // the bias in float32
-    at::Tensor packed;  // the weight as oneDNN wants it; undefined where it does not take part
+    at::Tensor packed, transformed;  // the weight as oneDNN and fused/winograd want it, once it was wanted
   };
-  const Fold& fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype, const at::Tensor& x);
-  at::Tensor by_onednn(const at::Tensor& x, const Fold& folded, float slope, const at::Tensor& residual) const;
+  Fold& fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype);
+  at::Tensor by_onednn(const at::Tensor& x, Fold& folded, float slope, const at::Tensor& residual) const;
 
   ConvShape shape_;
   std::map<at::ScalarType, Fold> folds_;  // one for each arithmetic: a recording may hold on to its own

@@ -1,0 +1,359 @@
+#include "model/fused/winograd.h"
+
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "model/fused/pixels.h"
+#include "model/fused/winograd_loops.h"
+#include "model/switches.h"
+
+namespace cellcam::model::fused {
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr std::int64_t kPadding = 16;           // floats: without them the 36 places of a value would share one set of the cache
+// Floats of what is transformed at a time. Where the weights fit into a core's cache, threads take blocks of their own, which do so too; else
+// they share each block, which has as many as the weights, that are read once for each.
+constexpr std::int64_t kOwnBlock = std::int64_t{1} << 16, kOwnWeights = std::int64_t{1} << 18, kSharedBlock = std::int64_t{1} << 19;
+constexpr std::int64_t kChunk = 2;  // panels that a thread takes at least, where there are groups: two cache lines of a pixel
+
+// Memory for one thing after the other.
+class Scratch {
+ public:
+  float* floats(std::int64_t count) {
+    if (!memory_.defined() || memory_.numel() < count) memory_ = at::empty({count}, at::kFloat);
+    return memory_.data_ptr<float>();
+  }
+
+ private:
+  at::Tensor memory_;
+};
+
+// The 36 matrices (panels, rows, kPanel) of winograd_loops.h.
+class Matrices {
+ public:
+  Matrices(Scratch& scratch, std::int64_t rows, std::int64_t channels) : Matrices(rows, channels) {
+    data_ = scratch.floats(kPlaces * apart_);
+  }
+  // Of weights, which keep their memory.
+  Matrices(const at::Tensor& memory, std::int64_t rows) : data_(memory.data_ptr<float>()), rows_(rows), apart_(memory.size(1)) {}
+
+  static at::Tensor memory(std::int64_t rows, std::int64_t channels, const at::Tensor& like) {
+    return at::empty({kPlaces, Matrices(rows, channels).apart_}, like.options().memory_format(c10::nullopt));
+  }
+
+  std::int64_t apart() const { return apart_; }
+  float* at(std::int64_t panel, std::int64_t row) const { return data_ + (panel * rows_ + row) * kPanel; }
+  float* at(std::int64_t place, std::int64_t panel, std::int64_t row) const { return at(panel, row) + place * apart_; }
+
+ private:
+  Matrices(std::int64_t rows, std::int64_t channels) : rows_(rows), apart_(rows * channels + kPadding) {}
+
+  float* data_ = nullptr;
+  std::int64_t rows_, apart_;
+};
+
+// 4 x 4 pixels of an image of a view, fewer at its lower and right edges.
+struct Tile {
+  std::size_t view;
+  std::int64_t image, row, column;
+};
+
+std::vector<Tile> tiles_of(const variable_list& views) {
+  std::vector<Tile> tiles;
+  for (std::size_t v = 0; v < views.size(); ++v) {
+    for (std::int64_t image = 0; image < views[v].size(0); ++image) {
+      for (std::int64_t row = 0; row < views[v].size(2); row += kTile) {
+        for (std::int64_t column = 0; column < views[v].size(3); column += kTile) tiles.push_back({v, image, row, column});
+      }
+    }
+  }
+  return tiles;
+}
+
+// Where a panel of a tile begins, with `border` pixels around it, in NHWC tensors.
+class Places {
+ public:
+  explicit Places(const variable_list& views) {
+    for (const at::Tensor& x : views) views_.push_back({x.mutable_data_ptr<float>(), x.size(1), x.size(2), x.size(3)});
+  }
+
+  float* data(const Tile& t, std::int64_t panel, std::int64_t border) const {
+    const View& v = views_[t.view];
+    return v.data + ((t.image * v.height + t.row - border) * v.width + t.column - border) * v.channels + panel * kPanel;
+  }
+
+  Pixels pixels(const Tile& t, std::int64_t border) const {
+    const View& v = views_[t.view];
+    const auto first = [&](std::int64_t position) { return std::max<std::int64_t>(0, border - position); };
+    return {v.width * v.channels, v.channels, first(t.row), v.height - t.row + border, first(t.column), v.width - t.column + border};
+  }
+
+ private:
+  struct View {
+    float* data;
+    std::int64_t channels, height, width;
+  };
+  std::vector<View> views_;
+};
+
+// f(i, j) for i below `first` and j below `second`, in parallel.
+template <typename F>
+void for_pairs(std::int64_t first, std::int64_t second, const F& f) {
+  at::parallel_for(0, first * second, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) f(i / second, i % second);
+  });
+}
+
+// The channels of a group, by panels.
+struct Group {
+  std::int64_t in, out;
+
+  Group(const at::Tensor& weight, std::int64_t groups) : in(weight.size(1)), out(weight.size(0) / groups) {}
+  Group(std::int64_t in_, std::int64_t out_) : in(in_), out(out_) {}
+  Group reversed() const { return {out, in}; }
+};
+
+// Panels of channels that have nothing to do with others: whole groups.
+struct Chunk {
+  std::int64_t first_in, in, first_out, out;
+  // The first panel of inputs, from first_in on, that lead to a panel of outputs.
+  std::int64_t input_of(std::int64_t output, const Group& group) const { return output / (group.out / kPanel) * (group.in / kPanel); }
+};
+
+struct Memory {
+  Scratch first, second;
+};
+
+// How a convolution's work is cut into chunks of channels and blocks of tiles.
+class Schedule {
+ public:
+  Schedule(const variable_list& x, const Group& group) : group_(group), tiles_(tiles_of(x)) {
+    const std::int64_t in = group.in / kPanel, groups = x[0].size(1) / group.in;
+    each_ = std::min(groups, (kChunk + in - 1) / in);
+    chunks_ = groups / each_;
+    const std::int64_t weights = each_ * kPlaces * group.in * group.out;
+    shared_ = chunks_ == 1 && weights > kOwnWeights;
+    const std::int64_t floats = shared_ ? std::max(kSharedBlock, weights) : kOwnBlock;
+    const std::int64_t most = std::max<std::int64_t>(6, floats / (kPlaces * each_ * (shared_ ? group.in + group.out : group.in)));
+    const std::int64_t threads = shared_ ? 1 : at::get_num_threads();
+    blocks_ = (count() + most * threads - 1) / (most * threads) * threads;
+  }
+
+  bool shared() const { return shared_; }
+
+  // f(chunk, tiles, how many, memory) for all of them. Where threads share blocks, work is to be shared within f; else one of them does it all.
+  template <typename F>
+  void for_blocks(const F& f) const {
+    const auto some = [&](std::int64_t begin, std::int64_t end) {
+      Memory memory;
+      for (std::int64_t i = begin; i < end; ++i) run(i / blocks_, i % blocks_, f, memory);
+    };
+    if (shared_) return some(0, blocks_);
+    at::parallel_for(0, chunks_ * blocks_, 1, some);
+  }
+
+  // The same where all blocks of a chunk are one thread's.
+  template <typename F>
+  void for_chunks(const F& f) const {
+    const auto some = [&](std::int64_t begin, std::int64_t end) {
+      Memory memory;
+      for (std::int64_t i = begin * blocks_; i < end * blocks_; ++i) run(i / blocks_, i % blocks_, f, memory);
+    };
+    if (chunks_ == 1) return some(0, 1);
+    at::parallel_for(0, chunks_, 1, some);
+  }
+
+ private:
+  std::int64_t count() const { return static_cast<std::int64_t>(tiles_.size()); }
+
+  template <typename F>
+  void run(std::int64_t c, std::int64_t block, const F& f, Memory& memory) const {
+    const std::int64_t in = each_ * group_.in / kPanel, out = each_ * group_.out / kPanel;
+    const std::int64_t first = count() * block / blocks_, next = count() * (block + 1) / blocks_;
+    if (next > first) f(Chunk{c * in, in, c * out, out}, tiles_.data() + first, next - first, memory);
+  }
+
+  Group group_;
+  std::vector<Tile> tiles_;
+  std::int64_t each_, chunks_, blocks_;  // groups of a chunk, chunks, blocks of tiles
+  bool shared_;
+};
+
+// Transforms `panels` panels of tiles, which begin with `border` pixels more.
+Matrices transformed(const Places& x, const Tile* tiles, std::int64_t count, std::int64_t first, std::int64_t panels,
+                     Scratch& scratch, decltype(WinogradLoops::patch) transform, std::int64_t border) {
+  const Matrices out(scratch, count, panels * kPanel);
+  for_pairs(count, panels, [&](std::int64_t t, std::int64_t panel) {
+    transform(x.data(tiles[t], first + panel, border), x.pixels(tiles[t], border), out.at(panel, t), out.apart());
+  });
+  return out;
+}
+
+struct After {
+  const float* bias = nullptr;
+  Slope slope = 1;
+  bool added = false;  // to what y holds
+};
+
+// y = act(conv(x) + bias + y), from transformed weights.
+void convolve(const variable_list& x, const Group& group, const at::Tensor& weight, const variable_list& y, const After& after = {}) {
+  const WinogradLoops& loops = *winograd_loops();
+  const Matrices w(weight, group.in);
+  const Places from(x), to(y);
+  const Schedule schedule(x, group);
+  schedule.for_blocks([&](const Chunk& chunk, const Tile* tiles, std::int64_t count, Memory& memory) {
+    const Matrices patches = transformed(from, tiles, count, chunk.first_in, chunk.in, memory.first, loops.patch, 1);
+    const std::int64_t step = schedule.shared() ? chunk.out : 1;
+    const Matrices sums(memory.second, count, step * kPanel);
+    for (std::int64_t first = 0; first < chunk.out; first += step) {
+      for_pairs(kPlaces, step, [&](std::int64_t place, std::int64_t p) {
+        loops.multiply(patches.at(place, chunk.input_of(first + p, group), 0), count, group.in / kPanel,
+                       w.at(place, chunk.first_out + first + p, 0), sums.at(place, p, 0));
+      });
+      for_pairs(count, step, [&](std::int64_t t, std::int64_t p) {
+        const std::int64_t panel = chunk.first_out + first + p;
+        float* values = to.data(tiles[t], panel, 0);
+        const float* bias = after.bias == nullptr ? nullptr : after.bias + panel * kPanel;
+        loops.outputs(sums.at(p, t), sums.apart(), bias, after.added ? values : nullptr, after.slope, values, to.pixels(tiles[t], 0));
+      });
+    }
+  });
+}
+
+// Calls f(panel of inputs, where its weights begin in (out, 3, 3, in)) for all panels of all groups, in parallel.
+template <typename F>
+void for_inputs(const Group& group, std::int64_t channels, const F& f) {
+  at::parallel_for(0, channels / kPanel, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = begin; p < end; ++p) {
+      const std::int64_t panels = group.in / kPanel;
+      f(p, p / panels * group.out * 9 * group.in + p % panels * kPanel);
+    }
+  });
+}
+
+at::Tensor backward_weight(const Group& group, const at::Tensor& weight, std::int64_t in) {
+  const at::Tensor memory = Matrices::memory(group.out, in, weight);
+  const Matrices u(memory, group.out);
+  const float* w = floats(weight);
+  for_inputs(group, in, [&](std::int64_t panel, std::int64_t first) {
+    winograd_loops()->weights_back(w + first, group.out, group.in, u.at(panel, 0), u.apart());
+  });
+  return memory;
+}
+
+at::Tensor weight_gradient(const variable_list& x, const Group& group, const variable_list& dy, const at::Tensor& weight) {
+  const std::int64_t in = x[0].size(1);
+  const WinogradLoops& loops = *winograd_loops();
+  const Places from(x), to(dy);
+  const at::Tensor of_sums = Matrices::memory(group.out, in, weight).zero_();
+  const Matrices sums(of_sums, group.out);
+  Schedule(x, group).for_chunks([&](const Chunk& chunk, const Tile* tiles, std::int64_t count, Memory& memory) {
+    const Matrices patches = transformed(from, tiles, count, chunk.first_in, chunk.in, memory.first, loops.patch, 1);
+    const Matrices gradients = transformed(to, tiles, count, chunk.first_out, chunk.out, memory.second, loops.spread, 0);
+    for_pairs(kPlaces, chunk.in, [&](std::int64_t place, std::int64_t panel) {
+      const std::int64_t first = chunk.input_of(panel, group.reversed());
+      for (std::int64_t p = 0; p < group.out / kPanel; ++p) {
+        loops.multiply_transposed(gradients.at(place, first + p, 0), patches.at(place, panel, 0), count,
+                                  sums.at(place, chunk.first_in + panel, p * kPanel));
+      }
+    });
+  });
+  const at::Tensor dw = at::empty_like(weight);
+  float* values = dw.data_ptr<float>();
+  for_inputs(group, in, [&](std::int64_t panel, std::int64_t first) {
+    loops.weight_gradient(sums.at(panel, 0), sums.apart(), group.out, group.in, values + first);
+  });
+  return dw;
+}
+
+// NHWC tensors for what leads to `channels` channels.
+variable_list empty_like(const variable_list& views, std::int64_t channels) {
+  variable_list out;
+  for (const at::Tensor& x : views) out.push_back(at::empty({x.size(0), channels, x.size(2), x.size(3)}, x.options().memory_format(kNhwc)));
+  return out;
+}
+
+struct WinogradConv : torch::autograd::Function<WinogradConv> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& weight, std::int64_t groups, const at::Tensor& whole,
+                               const std::optional<at::Tensor>& tiles) {
+    variable_list x{whole};
+    if (tiles) x.push_back(*tiles);
+    const variable_list y = empty_like(x, weight.size(0));
+    convolve(x, Group(weight, groups), winograd_weight(weight), y);
+    x.push_back(weight);
+    ctx->save_for_backward(x);
+    ctx->saved_data["groups"] = groups;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    variable_list x = ctx->get_saved_variables(), dy;
+    const at::Tensor weight = x.back();
+    x.pop_back();
+    for (const at::Tensor& g : gradients) dy.push_back(g.contiguous(kNhwc));
+    const Group group(weight, ctx->saved_data["groups"].toInt());
+    variable_list out(4);
+    if (ctx->needs_input_grad(0)) out[0] = weight_gradient(x, group, dy, weight);
+    if (ctx->needs_input_grad(1)) {
+      const variable_list dx = empty_like(dy, x[0].size(1));
+      convolve(dy, group.reversed(), backward_weight(group, weight, x[0].size(1)), dx);
+      std::copy(dx.begin(), dx.end(), out.begin() + 2);
+    }
+    return out;
+  }
+};
+
+}  // namespace
+
+bool winograd_fits(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t groups, bool weight_kept) {
+  static const bool on = switched_on("CELLCAM_WINOGRAD");
+  const auto fits = [](const at::Tensor& t) { return t.device().is_cpu() && t.scalar_type() == at::kFloat && t.is_contiguous(kNhwc); };
+  if (!on || stride != 1 || weight.sizes().slice(2) != at::IntArrayRef({3, 3}) || weight.size(1) % kPanel != 0 ||
+      weight.size(0) / groups % kPanel != 0 || !fits(weight) || !fits(x.whole) || (x.tiles.defined() && !fits(x.tiles)) ||
+      at::autocast::is_autocast_enabled(at::kCPU) || winograd_loops() == nullptr) {
+    return false;
+  }
+  std::int64_t pixels = 0, covered = 0;
+  for (const at::Tensor* view : {&x.whole, &x.tiles}) {
+    if (!view->defined()) continue;
+    const auto tiles = [](std::int64_t n) { return (n + kTile - 1) / kTile; };
+    pixels += view->size(0) * view->size(2) * view->size(3);
+    covered += view->size(0) * tiles(view->size(2)) * tiles(view->size(3)) * kTile * kTile;
+  }
+  return pixels * 2 > covered && pixels >= (weight_kept ? 128 : 256);
+}
+
+Views winograd_conv(const Views& x, const at::Tensor& weight, std::int64_t groups) {
+  const std::optional<at::Tensor> tiles = x.tiles.defined() ? std::optional(x.tiles) : std::nullopt;
+  const variable_list y = WinogradConv::apply(weight, groups, x.whole, tiles);
+  return y.size() == 1 ? Views(y[0]) : Views(y[0], y[1]);
+}
+
+at::Tensor winograd_weight(const at::Tensor& weight) {
+  const std::int64_t out = weight.size(0), in = weight.size(1);
+  const at::Tensor memory = Matrices::memory(in, out, weight);
+  const Matrices u(memory, in);
+  const float* w = floats(weight);
+  at::parallel_for(0, out / kPanel, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = begin; p < end; ++p) winograd_loops()->weights(w + p * kPanel * 9 * in, in, u.at(p, 0), u.apart());
+  });
+  return memory;
+}
+
+at::Tensor winograd_conv_act(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, std::int64_t groups, Slope slope,
+                             const at::Tensor& residual) {
+  const variable_list y = residual.defined() ? variable_list{residual} : empty_like({x}, bias.size(0));
+  convolve({x}, Group(x.size(1) / groups, bias.size(0) / groups), weight, y, {floats(bias), slope, residual.defined()});
+  return y[0];
+}
+
+}  // namespace cellcam::model::fused
