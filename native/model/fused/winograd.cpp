@@ -216,7 +216,7 @@ void convolve(const variable_list& x, const Group& group, const at::Tensor& weig
     const Matrices sums(memory.second, count, step * kPanel);
     for (std::int64_t first = 0; first < chunk.out; first += step) {
       for_pairs(kPlaces, step, [&](std::int64_t place, std::int64_t p) {
-        loops.multiply(patches.at(place, chunk.input_of(first + p, group), 0), count, group.in / kPanel,
+        panel_loops()->multiply(patches.at(place, chunk.input_of(first + p, group), 0), count, group.in / kPanel,
                        w.at(place, chunk.first_out + first + p, 0), sums.at(place, p, 0));
       });
       for_pairs(count, step, [&](std::int64_t t, std::int64_t p) {
@@ -262,7 +262,7 @@ at::Tensor weight_gradient(const variable_list& x, const Group& group, const var
     for_pairs(kPlaces, chunk.in, [&](std::int64_t place, std::int64_t panel) {
       const std::int64_t first = chunk.input_of(panel, group.reversed());
       for (std::int64_t p = 0; p < group.out / kPanel; ++p) {
-        loops.multiply_transposed(gradients.at(place, first + p, 0), patches.at(place, panel, 0), count,
+        panel_loops()->multiply_transposed(gradients.at(place, first + p, 0), patches.at(place, panel, 0), count,
                                   sums.at(place, chunk.first_in + panel, p * kPanel));
       }
     });

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "model/fused/panel_loops.h"
 #include "model/fused/rows.h"
 
 namespace cellcam::model::fused {
@@ -9,9 +10,9 @@ namespace cellcam::model::fused {
 // 36 multiplications instead of 144. Its polynomials are evaluated at 0, 3/4, -3/4, 3/2, -3/2 and infinity: float32 holds the factors of
 // pixels, and rounding errors are at most twice those of a direct convolution (with 1, -1, 2, -2 four times).
 //
-// What the transforms write are 36 matrices by blocks of kPanel channels: (place, channels / kPanel, rows, kPanel), rows being tiles of pixels
-// or, for weights, the other channels. Floats from one place to the next: `apart`.
-constexpr std::int64_t kTile = 4, kPatch = 6, kPlaces = kPatch * kPatch, kPanel = 16;
+// What the transforms write are 36 matrices by panels (panel_loops.h): (place, channels / kPanel, rows, kPanel), rows being tiles of pixels or,
+// for weights, the other channels. Floats from one place to the next: `apart`.
+constexpr std::int64_t kTile = 4, kPatch = 6, kPlaces = kPatch * kPatch;
 
 // A rectangle of pixels of one panel within NHWC pixels; what lies outside rows [top, bottom) and columns [left, right) of the rectangle does
 // not exist: zero where it is read.
@@ -29,12 +30,6 @@ struct WinogradLoops {
 
   // A tile's outputs: y = act(sum + bias + residual). `bias` and `residual`, which lies as y does, may be null.
   void (*outputs)(const float* sums, std::int64_t apart, const float* bias, const float* residual, float slope, float* y, const Pixels& at);
-
-  // c (rows, kPanel) = the product of a (panels, rows, kPanel), seen as (rows, panels * kPanel), and b (panels * kPanel, kPanel).
-  void (*multiply)(const float* a, std::int64_t rows, std::int64_t panels, const float* b, float* c);
-
-  // c (kPanel, kPanel) += the product of a (rows, kPanel) transposed and b (rows, kPanel).
-  void (*multiply_transposed)(const float* a, const float* b, std::int64_t rows, float* c);
 
   // Weights from w (kPanel, 3, 3, in), which is at the panel's first output channel: rows are input channels.
   void (*weights)(const float* w, std::int64_t in, float* out, std::int64_t apart);
