@@ -22,7 +22,8 @@ struct Case {
   std::int64_t images, in, out, kernel, stride, height, width;
 };
 // The stems of ResNets and RegNets; one row in several pieces; images smaller than the kernel; a row of the kernel that fills a panel.
-constexpr Case kCases[] = {{3, 4, 64, 7, 2, 40, 52}, {2, 4, 32, 3, 2, 31, 33}, {1, 3, 16, 5, 1, 21, 230}, {2, 4, 16, 7, 2, 2, 3}, {2, 8, 32, 5, 2, 13, 17}};
+constexpr Case kCases[] = {
+    {3, 4, 64, 7, 2, 40, 52}, {2, 4, 32, 3, 2, 31, 33}, {1, 3, 16, 5, 1, 21, 230}, {2, 4, 16, 7, 2, 2, 3}, {2, 8, 32, 5, 2, 13, 17}};
 
 void check_case(const Case& c) {
   const auto parameter = [](at::IntArrayRef sizes) { return at::randn(sizes).contiguous(kNhwc).requires_grad_(true); };
@@ -71,7 +72,8 @@ const Register gathered("rows are gathered in panels without what lies behind th
   for (int row = 0; row < 3; ++row) {
     for (int column = 0; column < 32; ++column) {
       const float value = panels[static_cast<std::size_t>((column / 16 * 3 + row) * 16 + column % 16)];
-      check(value == (column < 21 ? static_cast<float>(100 * row + column) : 0.0f), "row " + std::to_string(row) + ", column " + std::to_string(column));
+      const float expected = column < 21 ? static_cast<float>(100 * row + column) : 0.0f;
+      check(value == expected, "row " + std::to_string(row) + ", column " + std::to_string(column));
     }
   }
 });

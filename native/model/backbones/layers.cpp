@@ -88,7 +88,9 @@ Views ConvNorm::convolve(const Views& x) {
   const ConvShape& shape = folded_->shape();
   if (shape.kernel == 1 && shape.stride == 1 && fused::joins(x)) return fused::joint_conv(x, conv_->weight);
   if (fused::stem_fits(x, conv_->weight, shape.groups)) return fused::stem_conv(x, conv_->weight, shape.stride);
-  if (fused::winograd_fits(x, conv_->weight, shape.stride, shape.groups, /*weight_kept=*/false)) return fused::winograd_conv(x, conv_->weight, shape.groups);
+  if (fused::winograd_fits(x, conv_->weight, shape.stride, shape.groups, /*weight_kept=*/false)) {
+    return fused::winograd_conv(x, conv_->weight, shape.groups);
+  }
   if (fused::joins_spatially(x, conv_->weight, shape.stride, shape.groups)) {
     return fused::joint_spatial_conv(x, conv_->weight, shape.stride, shape.padding());
   }

@@ -62,12 +62,12 @@ void multiply(const float* x, std::int64_t rows, std::int64_t panels, const floa
 }
 
 template <int first, int n>
-inline void multiply_columns(const float* x, const float* y, std::int64_t rows, float* c) {
+inline void multiply_columns(const float* x, const float* y, std::int64_t rows, bool adds, float* c) {
   __m256 low[n], high[n];
 #pragma GCC unroll 6
   for (int r = 0; r < n; ++r) {
-    low[r] = _mm256_loadu_ps(c + (first + r) * kPanel);
-    high[r] = _mm256_loadu_ps(c + (first + r) * kPanel + kLanes);
+    low[r] = adds ? _mm256_loadu_ps(c + (first + r) * kPanel) : _mm256_setzero_ps();
+    high[r] = adds ? _mm256_loadu_ps(c + (first + r) * kPanel + kLanes) : _mm256_setzero_ps();
   }
 #pragma GCC unroll 2
   for (std::int64_t i = 0; i < rows; ++i, x += kPanel, y += kPanel) {
@@ -86,10 +86,10 @@ inline void multiply_columns(const float* x, const float* y, std::int64_t rows, 
   }
 }
 
-void multiply_transposed(const float* x, const float* y, std::int64_t rows, float* c) {
-  multiply_columns<0, 6>(x, y, rows, c);
-  multiply_columns<6, 5>(x, y, rows, c);
-  multiply_columns<11, 5>(x, y, rows, c);
+void multiply_transposed(const float* x, const float* y, std::int64_t rows, bool adds, float* c) {
+  multiply_columns<0, 6>(x, y, rows, adds, c);
+  multiply_columns<6, 5>(x, y, rows, adds, c);
+  multiply_columns<11, 5>(x, y, rows, adds, c);
 }
 
 void gather(const float* x, std::int64_t step, std::int64_t rows, std::int64_t columns, float* panels) {

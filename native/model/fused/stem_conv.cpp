@@ -59,14 +59,19 @@ std::int64_t longest(const std::vector<Run>& runs) {
 class Windows {
  public:
   Windows(const variable_list& x, const Kernel& kernel, std::int64_t stride, std::int64_t longest)
-      : x_(x), kernel_(kernel), stride_(stride), rows_(size(kernel.size * columns(longest) * kernel.in)), panels_(size(kernel.all_panels() * longest * kPanel)) {}
+      : x_(x),
+        kernel_(kernel),
+        stride_(stride),
+        rows_(size(kernel.size * columns(longest) * kernel.in)),
+        panels_(size(kernel.all_panels() * longest * kPanel)) {}
 
   // In panels, (panels of the kernel, pixels, kPanel).
   const float* of(const Run& run) {
     const std::int64_t row = columns(run.length) * kernel_.in;
     copy_rows(run, columns(run.length));
     for (std::int64_t r = 0; r < kernel_.size; ++r) {
-      panel_loops()->gather(rows_.data() + r * row, stride_ * kernel_.in, run.length, kernel_.row, panels_.data() + r * kernel_.panels * run.length * kPanel);
+      panel_loops()->gather(rows_.data() + r * row, stride_ * kernel_.in, run.length, kernel_.row,
+                            panels_.data() + r * kernel_.panels * run.length * kPanel);
     }
     return panels_.data();
   }
@@ -119,7 +124,7 @@ at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, cons
       panel_loops()->gather(at_run(dy[run.view], run), k.out, run.length, k.out, gradients.data());
       for (std::int64_t first = 0; first < k.out; first += kPanel) {
         for (std::int64_t p = 0; p < k.all_panels(); ++p) {
-          panel_loops()->multiply_transposed(gradients.data() + first * run.length, seen + p * run.length * kPanel, run.length,
+          panel_loops()->multiply_transposed(gradients.data() + first * run.length, seen + p * run.length * kPanel, run.length, true,
                                              mine + (p * k.out + first) * kPanel);
         }
       }

@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "model/fused/pixels.h"
@@ -19,11 +20,13 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t kPadding = 16;           // floats: without them the 36 places of a value would share one set of the cache
+constexpr std::int64_t kPadding = 16;  // floats: without them the 36 places of a value would share one set of the cache
 // Floats of what is transformed at a time. Where the weights fit into a core's cache, threads take blocks of their own, which do so too; else
 // they share each block, which has as many as the weights, that are read once for each.
 constexpr std::int64_t kOwnBlock = std::int64_t{1} << 16, kOwnWeights = std::int64_t{1} << 18, kSharedBlock = std::int64_t{1} << 19;
-constexpr std::int64_t kChunk = 2;  // panels that a thread takes at least, where there are groups: two cache lines of a pixel
+constexpr std::int64_t kFewest = 6;  // tiles of a block
+constexpr std::int64_t kPart = 8;    // panels of outputs whose weights' gradients are summed up within a core's cache
+constexpr std::int64_t kChunk = 2;   // panels that a thread takes at least, where there are groups: two cache lines of a pixel
 
 // Memory for one thing after the other.
 class Scratch {
@@ -79,14 +82,15 @@ std::vector<Tile> tiles_of(const variable_list& views) {
   return tiles;
 }
 
-// Where a panel of a tile begins, with `border` pixels around it, in NHWC tensors.
+// Where a panel of a tile begins, with `border` pixels around it, in NHWC tensors that are read (const float) or written (float).
+template <typename T>
 class Places {
  public:
   explicit Places(const variable_list& views) {
-    for (const at::Tensor& x : views) views_.push_back({x.mutable_data_ptr<float>(), x.size(1), x.size(2), x.size(3)});
+    for (const at::Tensor& x : views) views_.push_back({data_of(x), x.size(1), x.size(2), x.size(3)});
   }
 
-  float* data(const Tile& t, std::int64_t panel, std::int64_t border) const {
+  T* data(const Tile& t, std::int64_t panel, std::int64_t border) const {
     const View& v = views_[t.view];
     return v.data + ((t.image * v.height + t.row - border) * v.width + t.column - border) * v.channels + panel * kPanel;
   }
@@ -99,9 +103,13 @@ class Places {
 
  private:
   struct View {
-    float* data;
+    T* data;
     std::int64_t channels, height, width;
   };
+  static T* data_of(const at::Tensor& x) {
+    if constexpr (std::is_const_v<T>) return x.const_data_ptr<float>();
+    else return x.mutable_data_ptr<float>();
+  }
   std::vector<View> views_;
 };
 
@@ -140,57 +148,57 @@ class Schedule {
     const std::int64_t in = group.in / kPanel, groups = x[0].size(1) / group.in;
     each_ = std::min(groups, (kChunk + in - 1) / in);
     chunks_ = groups / each_;
-    const std::int64_t weights = each_ * kPlaces * group.in * group.out;
-    shared_ = chunks_ == 1 && weights > kOwnWeights;
-    const std::int64_t floats = shared_ ? std::max(kSharedBlock, weights) : kOwnBlock;
-    const std::int64_t most = std::max<std::int64_t>(6, floats / (kPlaces * each_ * (shared_ ? group.in + group.out : group.in)));
-    const std::int64_t threads = shared_ ? 1 : at::get_num_threads();
-    blocks_ = (count() + most * threads - 1) / (most * threads) * threads;
+    weights_ = each_ * kPlaces * group.in * group.out;
   }
 
-  bool shared() const { return shared_; }
+  // Whether threads share blocks.
+  bool shared() const { return chunks_ == 1 && weights_ > kOwnWeights; }
 
   // f(chunk, tiles, how many, memory) for all of them. Where threads share blocks, work is to be shared within f; else one of them does it all.
   template <typename F>
   void for_blocks(const F& f) const {
-    const auto some = [&](std::int64_t begin, std::int64_t end) {
-      Memory memory;
-      for (std::int64_t i = begin; i < end; ++i) run(i / blocks_, i % blocks_, f, memory);
-    };
-    if (shared_) return some(0, blocks_);
-    at::parallel_for(0, chunks_ * blocks_, 1, some);
+    if (shared()) return run(0, shared_blocks(), shared_blocks(), f);
+    const std::int64_t threads = at::get_num_threads(), blocks = (blocks_of(kOwnBlock, group_.in) + threads - 1) / threads * threads;
+    at::parallel_for(0, chunks_ * blocks, 1, [&](std::int64_t begin, std::int64_t end) { run(begin, end, blocks, f); });
   }
 
-  // The same where all blocks of a chunk are one thread's.
+  // The same where no thread may work on the weights of another: only a single chunk is shared.
   template <typename F>
   void for_chunks(const F& f) const {
-    const auto some = [&](std::int64_t begin, std::int64_t end) {
-      Memory memory;
-      for (std::int64_t i = begin * blocks_; i < end * blocks_; ++i) run(i / blocks_, i % blocks_, f, memory);
-    };
-    if (chunks_ == 1) return some(0, 1);
-    at::parallel_for(0, chunks_, 1, some);
+    if (chunks_ == 1) return run(0, shared_blocks(), shared_blocks(), f);
+    const std::int64_t blocks = blocks_of(kOwnBlock, group_.in);
+    at::parallel_for(0, chunks_, 1, [&](std::int64_t begin, std::int64_t end) { run(begin * blocks, end * blocks, blocks, f); });
   }
 
  private:
   std::int64_t count() const { return static_cast<std::int64_t>(tiles_.size()); }
+  std::int64_t shared_blocks() const { return blocks_of(std::max(kSharedBlock, weights_), group_.in + group_.out); }
 
+  // Blocks of so many floats, of the transforms of so many channels of a group.
+  std::int64_t blocks_of(std::int64_t floats, std::int64_t channels) const {
+    const std::int64_t most = std::max(kFewest, floats / (kPlaces * each_ * channels));
+    return (count() + most - 1) / most;
+  }
+
+  // Blocks [begin, end) of all chunks', one after the other.
   template <typename F>
-  void run(std::int64_t c, std::int64_t block, const F& f, Memory& memory) const {
+  void run(std::int64_t begin, std::int64_t end, std::int64_t blocks, const F& f) const {
     const std::int64_t in = each_ * group_.in / kPanel, out = each_ * group_.out / kPanel;
-    const std::int64_t first = count() * block / blocks_, next = count() * (block + 1) / blocks_;
-    if (next > first) f(Chunk{c * in, in, c * out, out}, tiles_.data() + first, next - first, memory);
+    Memory memory;
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t c = i / blocks, first = count() * (i % blocks) / blocks, next = count() * (i % blocks + 1) / blocks;
+      if (next > first) f(Chunk{c * in, in, c * out, out}, tiles_.data() + first, next - first, memory);
+    }
   }
 
   Group group_;
   std::vector<Tile> tiles_;
-  std::int64_t each_, chunks_, blocks_;  // groups of a chunk, chunks, blocks of tiles
-  bool shared_;
+  std::int64_t each_, chunks_, weights_;  // groups of a chunk, chunks, transformed weights of one
 };
 
 // Transforms `panels` panels of tiles, which begin with `border` pixels more.
-Matrices transformed(const Places& x, const Tile* tiles, std::int64_t count, std::int64_t first, std::int64_t panels,
-                     Scratch& scratch, decltype(WinogradLoops::patch) transform, std::int64_t border) {
+Matrices transformed(const Places<const float>& x, const Tile* tiles, std::int64_t count, std::int64_t first, std::int64_t panels, Scratch& scratch,
+                     decltype(WinogradLoops::patch) transform, std::int64_t border) {
   const Matrices out(scratch, count, panels * kPanel);
   for_pairs(count, panels, [&](std::int64_t t, std::int64_t panel) {
     transform(x.data(tiles[t], first + panel, border), x.pixels(tiles[t], border), out.at(panel, t), out.apart());
@@ -208,7 +216,8 @@ struct After {
 void convolve(const variable_list& x, const Group& group, const at::Tensor& weight, const variable_list& y, const After& after = {}) {
   const WinogradLoops& loops = *winograd_loops();
   const Matrices w(weight, group.in);
-  const Places from(x), to(y);
+  const Places<const float> from(x);
+  const Places<float> to(y);
   const Schedule schedule(x, group);
   schedule.for_blocks([&](const Chunk& chunk, const Tile* tiles, std::int64_t count, Memory& memory) {
     const Matrices patches = transformed(from, tiles, count, chunk.first_in, chunk.in, memory.first, loops.patch, 1);
@@ -217,7 +226,7 @@ void convolve(const variable_list& x, const Group& group, const at::Tensor& weig
     for (std::int64_t first = 0; first < chunk.out; first += step) {
       for_pairs(kPlaces, step, [&](std::int64_t place, std::int64_t p) {
         panel_loops()->multiply(patches.at(place, chunk.input_of(first + p, group), 0), count, group.in / kPanel,
-                       w.at(place, chunk.first_out + first + p, 0), sums.at(place, p, 0));
+                                w.at(place, chunk.first_out + first + p, 0), sums.at(place, p, 0));
       });
       for_pairs(count, step, [&](std::int64_t t, std::int64_t p) {
         const std::int64_t panel = chunk.first_out + first + p;
@@ -229,48 +238,47 @@ void convolve(const variable_list& x, const Group& group, const at::Tensor& weig
   });
 }
 
-// Calls f(panel of inputs, where its weights begin in (out, 3, 3, in)) for all panels of all groups, in parallel.
-template <typename F>
-void for_inputs(const Group& group, std::int64_t channels, const F& f) {
-  at::parallel_for(0, channels / kPanel, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t p = begin; p < end; ++p) {
-      const std::int64_t panels = group.in / kPanel;
-      f(p, p / panels * group.out * 9 * group.in + p % panels * kPanel);
-    }
-  });
+// Where the weights of a panel of inputs begin in (out, 3, 3, in).
+std::int64_t first_weight(const Group& group, std::int64_t panel) {
+  const std::int64_t panels = group.in / kPanel;
+  return panel / panels * group.out * 9 * group.in + panel % panels * kPanel;
 }
 
 at::Tensor backward_weight(const Group& group, const at::Tensor& weight, std::int64_t in) {
   const at::Tensor memory = Matrices::memory(group.out, in, weight);
   const Matrices u(memory, group.out);
-  const float* w = floats(weight);
-  for_inputs(group, in, [&](std::int64_t panel, std::int64_t first) {
-    winograd_loops()->weights_back(w + first, group.out, group.in, u.at(panel, 0), u.apart());
+  at::parallel_for(0, in / kPanel, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = begin; p < end; ++p) {
+      winograd_loops()->weights_back(floats(weight) + first_weight(group, p), group.out, group.in, u.at(p, 0), u.apart());
+    }
   });
   return memory;
 }
 
 at::Tensor weight_gradient(const variable_list& x, const Group& group, const variable_list& dy, const at::Tensor& weight) {
-  const std::int64_t in = x[0].size(1);
   const WinogradLoops& loops = *winograd_loops();
-  const Places from(x), to(dy);
-  const at::Tensor of_sums = Matrices::memory(group.out, in, weight).zero_();
-  const Matrices sums(of_sums, group.out);
+  const Places<const float> from(x), to(dy);
+  const std::int64_t out = group.out / kPanel, parts = (out + kPart - 1) / kPart;
+  const at::Tensor dw = at::zeros_like(weight);
+  float* values = dw.data_ptr<float>();
   Schedule(x, group).for_chunks([&](const Chunk& chunk, const Tile* tiles, std::int64_t count, Memory& memory) {
     const Matrices patches = transformed(from, tiles, count, chunk.first_in, chunk.in, memory.first, loops.patch, 1);
     const Matrices gradients = transformed(to, tiles, count, chunk.first_out, chunk.out, memory.second, loops.spread, 0);
-    for_pairs(kPlaces, chunk.in, [&](std::int64_t place, std::int64_t panel) {
-      const std::int64_t first = chunk.input_of(panel, group.reversed());
-      for (std::int64_t p = 0; p < group.out / kPanel; ++p) {
-        panel_loops()->multiply_transposed(gradients.at(place, first + p, 0), patches.at(place, panel, 0), count,
-                                  sums.at(place, chunk.first_in + panel, p * kPanel));
+    at::parallel_for(0, chunk.in * parts, 1, [&](std::int64_t begin, std::int64_t end) {
+      Scratch scratch;
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t panel = i / parts, first = out * (i % parts) / parts, next = out * (i % parts + 1) / parts;
+        const Matrices sums(scratch, (next - first) * kPanel, kPanel);
+        for (std::int64_t place = 0; place < kPlaces; ++place) {
+          for (std::int64_t p = first; p < next; ++p) {
+            panel_loops()->multiply_transposed(gradients.at(place, chunk.input_of(panel, group.reversed()) + p, 0), patches.at(place, panel, 0), count,
+                                               false, sums.at(place, 0, (p - first) * kPanel));
+          }
+        }
+        loops.weight_gradient(sums.at(0, 0), sums.apart(), (next - first) * kPanel, group.in,
+                              values + first_weight(group, chunk.first_in + panel) + first * kPanel * 9 * group.in);
       }
     });
-  });
-  const at::Tensor dw = at::empty_like(weight);
-  float* values = dw.data_ptr<float>();
-  for_inputs(group, in, [&](std::int64_t panel, std::int64_t first) {
-    loops.weight_gradient(sums.at(panel, 0), sums.apart(), group.out, group.in, values + first);
   });
   return dw;
 }

@@ -20,7 +20,7 @@ Views winograd_conv(const Views& x, const at::Tensor& weight, std::int64_t group
 at::Tensor winograd_weight(const at::Tensor& weight);
 
 // act(conv(x) + bias + residual), without gradients. `residual` may be undefined; else the result lies in it.
-at::Tensor winograd_conv_act(const at::Tensor& x, const at::Tensor& transformed, const at::Tensor& bias, std::int64_t groups, Slope slope,
-                             const at::Tensor& residual);
+at::Tensor winograd_conv_act(const at::Tensor& x, const at::Tensor& transformed, const at::Tensor& bias, std::int64_t groups,
+                             Slope slope, const at::Tensor& residual);
 
 }  // namespace cellcam::model::fused

@@ -209,7 +209,10 @@ void weight_gradient(const float* du, std::int64_t apart, std::int64_t out, std:
   for (std::int64_t k = 0; k < out; ++k, du += kPanel, dw += 9 * in) {
     for (int lane = 0; lane < kPanel; lane += kLanes) {
       transform<OfWeightGradients>([&](int row, int column) { return Vector::load(du + (row * kPatch + column) * apart + lane); },
-                                   [&](int row, int column, Vector v) { v.store(dw + (row * 3 + column) * in + lane); });
+                                   [&](int row, int column, Vector v) {
+                                     float* to = dw + (row * 3 + column) * in + lane;
+                                     (v + Vector::load(to)).store(to);
+                                   });
     }
   }
 }

@@ -38,7 +38,7 @@ struct WinogradLoops {
   // at w (out, 3, 3, in): rows are output channels.
   void (*weights_back)(const float* w, std::int64_t out, std::int64_t in, float* u, std::int64_t apart);
 
-  // Gradients of kPanel channels of w, (out, 3, 3, in) likewise, from those of transformed ones, rows being output channels.
+  // Adds gradients of kPanel channels of w, (out, 3, 3, in) likewise, from those of transformed ones, rows being output channels.
   void (*weight_gradient)(const float* du, std::int64_t apart, std::int64_t out, std::int64_t in, float* dw);
 };
 
