@@ -3,11 +3,11 @@
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <vector>
 
+#include "model/fused/conv_views.h"
 #include "model/fused/panel_loops.h"
 #include "model/fused/pixels.h"
 #include "model/switches.h"
@@ -137,21 +137,16 @@ at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, cons
 struct StemConv : torch::autograd::Function<StemConv> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& weight, std::int64_t stride, const at::Tensor& whole,
                                const std::optional<at::Tensor>& tiles) {
-    variable_list x{whole}, y;
-    if (tiles) x.push_back(*tiles);
+    const variable_list x = list_of(whole, tiles);
+    variable_list y;
     for (const at::Tensor& view : x) y.push_back(at::conv2d(view, weight, {}, stride, weight.size(2) / 2));
-    x.push_back(weight);
-    ctx->save_for_backward(x);
-    ctx->saved_data["stride"] = stride;
+    save(ctx, weight, stride, x);
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    variable_list x = ctx->get_saved_variables(), dy;
-    const at::Tensor weight = x.back();
-    x.pop_back();
-    for (const at::Tensor& g : gradients) dy.push_back(g.contiguous(kNhwc));
-    const std::int64_t stride = ctx->saved_data["stride"].toInt(), padding = weight.size(2) / 2;
+    const auto [x, dy, weight, stride] = SavedConv(ctx, gradients);
+    const std::int64_t padding = weight.size(2) / 2;
     variable_list out(4);
     if (ctx->needs_input_grad(0)) out[0] = weight_gradient(x, dy, weight, stride);
     for (std::size_t v = 0; v < x.size(); ++v) {  // images want none when a network is trained
@@ -174,9 +169,7 @@ bool stem_fits(const Views& x, const at::Tensor& weight, std::int64_t groups) {
 }
 
 Views stem_conv(const Views& x, const at::Tensor& weight, std::int64_t stride) {
-  const std::optional<at::Tensor> tiles = x.tiles.defined() ? std::optional(x.tiles) : std::nullopt;
-  const variable_list y = StemConv::apply(weight, stride, x.whole, tiles);
-  return y.size() == 1 ? Views(y[0]) : Views(y[0], y[1]);
+  return apply_conv<StemConv>(weight, stride, x);
 }
 
 }  // namespace cellcam::model::fused

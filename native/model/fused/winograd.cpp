@@ -3,12 +3,12 @@
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <type_traits>
 #include <vector>
 
+#include "model/fused/conv_views.h"
 #include "model/fused/pixels.h"
 #include "model/fused/winograd_loops.h"
 #include "model/switches.h"
@@ -293,22 +293,15 @@ variable_list empty_like(const variable_list& views, std::int64_t channels) {
 struct WinogradConv : torch::autograd::Function<WinogradConv> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& weight, std::int64_t groups, const at::Tensor& whole,
                                const std::optional<at::Tensor>& tiles) {
-    variable_list x{whole};
-    if (tiles) x.push_back(*tiles);
-    const variable_list y = empty_like(x, weight.size(0));
+    const variable_list x = list_of(whole, tiles), y = empty_like(x, weight.size(0));
     convolve(x, Group(weight, groups), winograd_weight(weight), y);
-    x.push_back(weight);
-    ctx->save_for_backward(x);
-    ctx->saved_data["groups"] = groups;
+    save(ctx, weight, groups, x);
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    variable_list x = ctx->get_saved_variables(), dy;
-    const at::Tensor weight = x.back();
-    x.pop_back();
-    for (const at::Tensor& g : gradients) dy.push_back(g.contiguous(kNhwc));
-    const Group group(weight, ctx->saved_data["groups"].toInt());
+    const auto [x, dy, weight, groups] = SavedConv(ctx, gradients);
+    const Group group(weight, groups);
     variable_list out(4);
     if (ctx->needs_input_grad(0)) out[0] = weight_gradient(x, group, dy, weight);
     if (ctx->needs_input_grad(1)) {
@@ -341,9 +334,7 @@ bool winograd_fits(const Views& x, const at::Tensor& weight, std::int64_t stride
 }
 
 Views winograd_conv(const Views& x, const at::Tensor& weight, std::int64_t groups) {
-  const std::optional<at::Tensor> tiles = x.tiles.defined() ? std::optional(x.tiles) : std::nullopt;
-  const variable_list y = WinogradConv::apply(weight, groups, x.whole, tiles);
-  return y.size() == 1 ? Views(y[0]) : Views(y[0], y[1]);
+  return apply_conv<WinogradConv>(weight, groups, x);
 }
 
 at::Tensor winograd_weight(const at::Tensor& weight) {

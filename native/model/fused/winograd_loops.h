@@ -8,7 +8,7 @@ namespace cellcam::model::fused {
 
 // Loops of 3x3 convolutions by Winograd's minimal filtering F(4x4, 3x3) (arXiv 1509.09308): 4 x 4 outputs of a channel from 6 x 6 inputs take
 // 36 multiplications instead of 144. Its polynomials are evaluated at 0, 3/4, -3/4, 3/2, -3/2 and infinity: float32 holds the factors of
-// pixels, and rounding errors are at most twice those of a direct convolution (with 1, -1, 2, -2 four times).
+// pixels, and rounding errors are at most twice those of a direct convolution (with 1, -1, 2, -2 twice that).
 //
 // What the transforms write are 36 matrices by panels (panel_loops.h): (place, channels / kPanel, rows, kPanel), rows being tiles of pixels or,
 // for weights, the other channels. Floats from one place to the next: `apart`.
