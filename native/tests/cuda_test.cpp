@@ -9,6 +9,7 @@
 #include "checkpoint/state_dict.h"
 #include "generated.h"
 #include "inference/predictor.h"
+#include "model/fused/gpu/launch.h"
 #include "model/memory_format.h"
 #include "training/trainer.h"
 
@@ -151,6 +152,18 @@ const Register formats("the memory format is measured once a backbone", [] {
   const at::MemoryFormat first = model::fastest_memory_format(*model, model::Precision::fp16, true);
   check(first == at::MemoryFormat::ChannelsLast || first == at::MemoryFormat::Contiguous, "neither of the two formats");
   check(model::fastest_memory_format(*model, model::Precision::fp16, true) == first, "another format the second time");
+});
+
+const Register compiled("a GPU's kernels compile for several generations", [] {
+  for (const auto dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    for (const int major : {8, 9, 10}) {
+      try {
+        check(!model::fused::gpu::compile(model::fused::gpu::kernel_source(dtype), major, 0).empty(), "no machine code");
+      } catch (const c10::Error& e) {
+        throw Skipped("CUDA's run-time compiler is not to be had: " + std::string(e.what_without_backtrace()).substr(0, 100));
+      }
+    }
+  }
 });
 
 }  // namespace

@@ -46,10 +46,12 @@ struct Fused {
 const Fused on_cpu{"", kChannels,
                    [](const auto& x, auto& norm, Slope slope, const auto& residual) -> Output {
                      check(model::fused::fits(x), "the fused norm does not take it");
-                     return {model::fused::norm_act(x, norm, slope, residual).whole, {}};
+                     const model::Views y = model::fused::norm_act(x, norm, slope, residual);
+                     return {y.whole, y.whole_again};
                    },
                    [](const auto& x, auto& norm, const auto& w, const auto& residual) -> Output {
-                     return {model::fused::norm_excite(x, norm, w, residual).whole, {}};
+                     const model::Views y = model::fused::norm_excite(x, norm, w, residual);
+                     return {y.whole, y.whole_again};
                    },
                    {at::kFloat, at::kBFloat16}};
 
@@ -103,7 +105,6 @@ void check_outputs(const at::Tensor& own, const at::Tensor& exact, double limit,
 
 // Who reads an output that has two readers.
 enum class Readers { first, second, both };
-constexpr Readers kReaders[] = {Readers::first, Readers::second, Readers::both};
 
 void check_outputs(const Output& own, Readers readers, const at::Tensor& exact, double limit, const std::string& what) {
   if (readers == Readers::first || !own.again.defined()) return check_outputs(own.y, exact, limit, what);
@@ -177,10 +178,18 @@ void norm_excite_cases(const Fused& fused, Readers readers = Readers::first) {
   }
 }
 
+void readers_cases(const Fused& fused, at::ScalarType dtype) {
+  for (const Readers readers : {Readers::first, Readers::second, Readers::both}) {
+    for (const Slope slope : {1.0f, 0.0f, 0.01f}) norm_act_case(fused, dtype, slope, true, 0, readers);
+    norm_excite_cases(fused, readers);
+  }
+}
+
 const Register on_the_cpu("fused norms: outputs, gradients and running statistics", [] {
   if (!model::switched_on("CELLCAM_FUSED_NORM")) throw Skipped("CELLCAM_FUSED_NORM=0");
   norm_act_cases(on_cpu);
   norm_excite_cases(on_cpu);
+  readers_cases(on_cpu, at::kFloat);
 });
 
 const Register on_a_gpu("a GPU's fused norms, its threads emulated: outputs, gradients and running statistics", [] {
@@ -192,10 +201,7 @@ const Register on_a_gpu("a GPU's fused norms, its threads emulated: outputs, gra
   in_slices.width = 31;
   norm_act_case(in_slices, at::kFloat, 0, false, 0);
   norm_excite_cases(in_slices, Readers::both);
-  for (const Readers readers : kReaders) {
-    for (const Slope slope : {1.0f, 0.0f, 0.01f}) norm_act_case(on_gpu(40), at::kHalf, slope, true, 0, readers);
-    norm_excite_cases(on_gpu(40), readers);
-  }
+  readers_cases(on_gpu(40), at::kHalf);
 });
 
 const Register shifted("a GPU's shift, weights, residual and activation of predictions, its threads emulated", [] {
@@ -224,18 +230,6 @@ const Register pooled("a GPU's max pooling, its threads emulated: outputs and gr
       const at::Tensor own = x.clone().requires_grad_(), exact = x.to(at::kDouble).requires_grad_();
       check_outputs(model::fused::gpu::max_pool(own), at::max_pool2d(exact, 3, 2, 1), 0, "max_pool");
       check_close(own.grad(), exact.grad(), dtype == at::kFloat ? 1e-7 : 1e-2, "max_pool, gradient");
-    }
-  }
-});
-
-const Register compiled("a GPU's kernels compile for several generations", [] {
-  for (const auto dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
-    for (const int major : {8, 9, 10}) {
-      try {
-        check(!model::fused::gpu::compile(model::fused::gpu::kernel_source(dtype), major, 0).empty(), "no machine code");
-      } catch (const c10::Error& e) {
-        throw Skipped("CUDA's run-time compiler is not to be had: " + std::string(e.what_without_backtrace()).substr(0, 100));
-      }
     }
   }
 });

@@ -1,4 +1,4 @@
-// Our own loops over pixels on the CPU: their threads, and convolutions in groups of four channels against LibTorch's in float64.
+// Our own loops over pixels on the CPU: their threads, and convolutions in groups of four and eight channels against LibTorch's in float64.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
@@ -21,26 +21,28 @@ namespace {
 using model::fused::kNhwc;
 
 struct Case {
-  std::int64_t images, channels, height, width;
+  std::int64_t images, channels, group, height, width;
 };
 // One pixel; narrower than what one loop takes; several loops in a row, the last of them shorter; several strips of an image.
-constexpr Case kCases[] = {{1, 32, 1, 1}, {2, 64, 5, 3}, {3, 128, 13, 29}, {2, 32, 150, 41}};
+constexpr Case kCases[] = {{1, 32, 4, 1, 1}, {2, 64, 4, 5, 3}, {3, 128, 4, 13, 29}, {2, 32, 4, 150, 41},
+                           {1, 32, 8, 1, 1}, {2, 64, 8, 5, 3}, {3, 128, 8, 13, 29}, {2, 32, 8, 150, 41}};
 
 void check_close(const at::Tensor& value, const at::Tensor& expected, const Case& c, const std::string& what) {
   std::ostringstream text;
-  text << what << " of " << c.images << " x " << c.channels << " x " << c.height << " x " << c.width << ": relative error "
+  text << what << " of " << c.images << " x " << c.channels << " x " << c.height << " x " << c.width << " in groups of " << c.group << ": relative error "
        << distance(value, expected);
   check(distance(value, expected) < 1e-6, text.str());  // NaN fails
 }
 
-const Register grouped("convolutions in groups of four: outputs and gradients", [] {
-  if (model::fused::grouped_loops() == nullptr) throw Skipped("this CPU has no AVX2");
+const Register grouped("convolutions in groups of four and eight: outputs and gradients", [] {
+  if (model::fused::grouped_loops(4) == nullptr) throw Skipped("this CPU has no AVX2");
   for (const Case& c : kCases) {
+    if (model::fused::grouped_loops(c.group) == nullptr) continue;  // eight with AVX2 only
     const at::Tensor x = at::randn({c.images, c.channels, c.height, c.width}).contiguous(kNhwc).requires_grad_(true);
-    const at::Tensor w = at::randn({c.channels, 4, 3, 3}).contiguous(kNhwc).requires_grad_(true), bias = at::randn({c.channels});
+    const at::Tensor w = at::randn({c.channels, c.group, 3, 3}).contiguous(kNhwc).requires_grad_(true), bias = at::randn({c.channels});
     check(model::fused::groups_fit(x, w, 1) && !model::fused::groups_fit(x, w, 2), "whether groups fit");
     const at::Tensor x64 = x.detach().to(at::kDouble).requires_grad_(true), w64 = w.detach().to(at::kDouble).requires_grad_(true);
-    const at::Tensor y = model::fused::grouped_conv(x, w), y64 = at::conv2d(x64, w64, {}, 1, 1, 1, c.channels / 4);
+    const at::Tensor y = model::fused::grouped_conv(x, w), y64 = at::conv2d(x64, w64, {}, 1, 1, 1, c.channels / c.group);
     check(y.is_contiguous(kNhwc), "the output is not in NHWC");
     check_close(y, y64, c, "output");
 

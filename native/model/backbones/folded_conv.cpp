@@ -6,6 +6,7 @@
 
 #include "model/fused/gpu/norm_act.h"
 #include "model/fused/grouped_conv.h"
+#include "model/fused/pointwise_conv.h"
 #include "model/fused/winograd.h"
 
 namespace cellcam::model {
@@ -87,6 +88,10 @@ at::Tensor FoldedConv::operator()(const at::Tensor& x_in, torch::nn::Conv2dImpl&
     if (!folded.transformed.defined()) folded.transformed = fused::winograd_weight(folded.weight);
     return fused::winograd_conv_act(x, folded.transformed, folded.bias, shape_.groups, slope, to_add_to(residual, x));
   }
+  if (fused::pointwise_fits(x, folded.weight, shape_.groups)) {
+    if (!folded.packed_right.defined()) folded.packed_right = fused::pointwise_weight(folded.weight);
+    return fused::pointwise_conv_act(x, folded.packed_right, folded.bias, shape_.stride, slope, to_add_to(residual, x));
+  }
   if (!residual.defined() && fused::groups_fit(x, folded.weight, shape_.stride)) {
     return fused::grouped_conv_act(x, folded.weight, folded.bias, slope);
   }
@@ -113,7 +118,7 @@ FoldedConv::Fold& FoldedConv::fold(torch::nn::Conv2dImpl& conv, torch::nn::Batch
   const at::Tensor shift = norm.bias.to(at::kDouble) - norm.running_mean * scale;
   folded.bias = shift.to(dtype);
   folded.shift = shift.to(at::kFloat);
-  folded.packed = folded.transformed = at::Tensor();
+  folded.packed = folded.transformed = folded.packed_right = at::Tensor();
   folded.made_of = std::move(now);
   return folded;
 }

@@ -42,7 +42,7 @@ class FoldedConv {
     std::vector<Source> made_of;
     at::Tensor weight, bias;
     at::Tensor shift;   // the bias in float32
-    at::Tensor packed, transformed;  // the weight as oneDNN and fused/winograd want it, once it was wanted
+    at::Tensor packed, transformed, packed_right;  // the weight as oneDNN, fused/winograd and fused/pointwise_conv want it, once it was wanted
   };
   Fold& fold(torch::nn::Conv2dImpl& conv, torch::nn::BatchNorm2dImpl& norm, at::ScalarType dtype);
   at::Tensor by_onednn(const at::Tensor& x, Fold& folded, float slope, const at::Tensor& residual) const;

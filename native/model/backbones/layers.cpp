@@ -6,6 +6,7 @@
 #include "model/fused/gpu/norm_act.h"
 #include "model/fused/grouped_conv.h"
 #include "model/fused/joint.h"
+#include "model/fused/pointwise_conv.h"
 #include "model/fused/stem_conv.h"
 #include "model/fused/winograd.h"
 #include "model/switches.h"
@@ -86,6 +87,7 @@ ConvNorm::ConvNorm(torch::nn::Module& parent, const std::string& name, const Con
 
 Views ConvNorm::convolve(const Views& x) {
   const ConvShape& shape = folded_->shape();
+  if (fused::pointwise_fits(x, conv_->weight, shape.groups)) return fused::pointwise_conv(x, conv_->weight, shape.stride);
   if (shape.kernel == 1 && shape.stride == 1 && fused::joins(x)) return fused::joint_conv(x, conv_->weight);
   if (fused::stem_fits(x, conv_->weight, shape.groups)) return fused::stem_conv(x, conv_->weight, shape.stride);
   if (fused::winograd_fits(x, conv_->weight, shape.stride, shape.groups, /*weight_kept=*/false)) {

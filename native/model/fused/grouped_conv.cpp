@@ -20,7 +20,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t kGroup = 4;
 constexpr std::int64_t kChunk = 32;  // channels that are brought together at a time: two cache lines of a pixel
 constexpr std::int64_t kBlocks = kChunk / kLanes;
 constexpr std::int64_t kPacked = std::int64_t{1} << 15;  // floats of a strip: a quarter of a usual second-level cache
@@ -72,13 +71,15 @@ void pack(const at::Tensor& x, const Size& s, const Strip& strip, std::int64_t b
   }
 }
 
-// Calls f(index in (C, 4, 3, 3), index in the loops' order of blocks) for all weights.
+std::int64_t block_weights(std::int64_t group) { return 9 * group * kLanes; }
+
+// Calls f(index in (C, group, 3, 3), index in the loops' order of blocks) for all weights.
 template <typename F>
-void for_weights(std::int64_t channels, const F& f) {
+void for_weights(std::int64_t channels, std::int64_t group, const F& f) {
   for (std::int64_t out = 0; out < channels; ++out) {
-    for (std::int64_t in = 0; in < kGroup; ++in) {
+    for (std::int64_t in = 0; in < group; ++in) {
       for (std::int64_t place = 0; place < 9; ++place) {
-        f((out * kGroup + in) * 9 + place, out / kLanes * kBlockWeights + (place * kGroup + in) * kLanes + out % kLanes);
+        f((out * group + in) * 9 + place, out / kLanes * block_weights(group) + (place * group + in) * kLanes + out % kLanes);
       }
     }
   }
@@ -86,10 +87,11 @@ void for_weights(std::int64_t channels, const F& f) {
 
 at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const float* bias, Slope slope) {
   const Size s(x);
-  const at::Tensor w = weight.contiguous(), ordered = at::empty({s.channels * kGroup * 9}, w.options());
+  const std::int64_t group = weight.size(1);
+  const at::Tensor w = weight.contiguous(), ordered = at::empty({s.channels * group * 9}, w.options());
   const float* values = w.const_data_ptr<float>();
   float* weights = ordered.data_ptr<float>();
-  for_weights(s.channels, [&](std::int64_t from, std::int64_t to) { weights[to] = values[from]; });
+  for_weights(s.channels, group, [&](std::int64_t from, std::int64_t to) { weights[to] = values[from]; });
 
   const at::Tensor y = at::empty(x.sizes(), x.options().memory_format(kNhwc));
   for_strips(s, 0, [&](const Strip& strip, float* memory) {
@@ -97,7 +99,7 @@ at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const float* 
     const std::int64_t row = (s.width + 2) * kLanes;
     for (std::int64_t b = 0; b < kBlocks; ++b) {
       const std::int64_t channel = strip.channel + b * kLanes;
-      grouped_loops()->convolve(memory + b * (strip.rows + 2) * row, row, weights + channel / kLanes * kBlockWeights,
+      grouped_loops(group)->convolve(memory + b * (strip.rows + 2) * row, row, weights + channel / kLanes * block_weights(group),
                                 bias == nullptr ? nullptr : bias + channel, slope, strip.rows, s.width,
                                 y.data_ptr<float>() + (strip.image * s.height + strip.first) * s.width * s.channels + channel,
                                 s.width * s.channels, s.channels);
@@ -108,12 +110,12 @@ at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const float* 
 
 // The convolution that leads from the output's gradient to the input's has these weights.
 at::Tensor transposed(const at::Tensor& weight) {
-  return weight.contiguous().view({-1, kGroup, kGroup, 3, 3}).transpose(1, 2).flip({3, 4}).reshape(weight.sizes());
+  return weight.contiguous().view({-1, weight.size(1), weight.size(1), 3, 3}).transpose(1, 2).flip({3, 4}).reshape(weight.sizes());
 }
 
 at::Tensor weight_gradient(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& weight) {
   const Size s(x);
-  const std::int64_t row = (s.width + 2) * kLanes;
+  const std::int64_t row = (s.width + 2) * kLanes, group = weight.size(1);
   std::vector<std::vector<float>> partial(static_cast<std::size_t>(at::get_num_threads()));
   for_strips(s, s.width * kChunk, [&](const Strip& strip, float* memory) {
     std::vector<float>& mine = partial[static_cast<std::size_t>(at::get_thread_num())];
@@ -122,14 +124,14 @@ at::Tensor weight_gradient(const at::Tensor& x, const at::Tensor& dy, const at::
     pack(x, s, strip, 1, memory);
     pack(dy, s, strip, 0, gradients);
     for (std::int64_t b = 0; b < kBlocks; ++b) {
-      grouped_loops()->gradient(memory + b * (strip.rows + 2) * row, row, gradients + b * strip.rows * s.width * kLanes, strip.rows, s.width,
-                                mine.data() + (strip.channel / kLanes + b) * kBlockWeights);
+      grouped_loops(group)->gradient(memory + b * (strip.rows + 2) * row, row, gradients + b * strip.rows * s.width * kLanes, strip.rows, s.width,
+                                mine.data() + (strip.channel / kLanes + b) * block_weights(group));
     }
   });
   const at::Tensor dw = at::zeros(weight.sizes(), weight.options());
   float* sum = dw.data_ptr<float>();
   for (const std::vector<float>& mine : partial) {
-    if (!mine.empty()) for_weights(s.channels, [&](std::int64_t to, std::int64_t from) { sum[to] += mine[static_cast<std::size_t>(from)]; });
+    if (!mine.empty()) for_weights(s.channels, group, [&](std::int64_t to, std::int64_t from) { sum[to] += mine[static_cast<std::size_t>(from)]; });
   }
   return dw.contiguous(weight.suggest_memory_format());
 }
@@ -155,8 +157,8 @@ struct GroupedConv : torch::autograd::Function<GroupedConv> {
 bool groups_fit(const at::Tensor& x, const at::Tensor& weight, std::int64_t stride) {
   static const bool on = switched_on("CELLCAM_GROUPED_CONV");
   const auto fits = [](const at::Tensor& t) { return t.device().is_cpu() && t.scalar_type() == at::kFloat; };
-  return on && stride == 1 && weight.sizes().slice(1) == at::IntArrayRef({kGroup, 3, 3}) && weight.size(0) % kChunk == 0 && fits(x) &&
-         fits(weight) && x.is_contiguous(kNhwc) && !at::autocast::is_autocast_enabled(at::kCPU) && grouped_loops() != nullptr;
+  return on && stride == 1 && weight.sizes().slice(2) == at::IntArrayRef({3, 3}) && x.size(1) == weight.size(0) && weight.size(0) % kChunk == 0 && fits(x) &&
+         fits(weight) && x.is_contiguous(kNhwc) && !at::autocast::is_autocast_enabled(at::kCPU) && grouped_loops(weight.size(1)) != nullptr;
 }
 
 at::Tensor grouped_conv(const at::Tensor& x, const at::Tensor& weight) { return GroupedConv::apply(x, weight); }

@@ -18,23 +18,23 @@ namespace cellcam::model::fused {
 namespace {
 
 constexpr int kWidest = 12;  // pixels whose sums stay in registers
-constexpr std::int64_t kPlace = 4 * kLanes;
 
-// Channel i of each of the two groups in all lanes of that group.
-template <int i>
+// Channel i of each of the two groups, or of the only one, in all lanes of that group.
+template <int kGroup, int i>
 inline __m256 spread(const float* pixel) {
-  return _mm256_permute_ps(_mm256_loadu_ps(pixel), i * 0x55);
+  if constexpr (kGroup == kLanes) return _mm256_broadcast_ss(pixel + i);
+  else return _mm256_permute_ps(_mm256_loadu_ps(pixel), i * 0x55);
 }
 
-template <int kPixels, int i = 0>
+template <int kGroup, int kPixels, int i = 0>
 inline void add_channels(const float* x, const float* weight, __m256 (&sum)[kPixels]) {
   const __m256 w = _mm256_loadu_ps(weight + i * kLanes);
 #pragma GCC unroll 12
-  for (int p = 0; p < kPixels; ++p) sum[p] = _mm256_fmadd_ps(spread<i>(x + p * kLanes), w, sum[p]);
-  if constexpr (i < 3) add_channels<kPixels, i + 1>(x, weight, sum);
+  for (int p = 0; p < kPixels; ++p) sum[p] = _mm256_fmadd_ps(spread<kGroup, i>(x + p * kLanes), w, sum[p]);
+  if constexpr (i + 1 < kGroup) add_channels<kGroup, kPixels, i + 1>(x, weight, sum);
 }
 
-template <int kPixels>
+template <int kGroup, int kPixels>
 inline void convolve_pixels(const float* x, std::int64_t x_row, const float* weight, __m256 bias, __m256 slope, float* y,
                             std::int64_t y_pixel) {
   __m256 sum[kPixels];
@@ -42,7 +42,7 @@ inline void convolve_pixels(const float* x, std::int64_t x_row, const float* wei
   for (int p = 0; p < kPixels; ++p) sum[p] = bias;
   for (int row = 0; row < 3; ++row) {
     for (int column = 0; column < 3; ++column) {
-      add_channels<kPixels>(x + row * x_row + column * kLanes, weight + (3 * row + column) * kPlace, sum);
+      add_channels<kGroup, kPixels>(x + row * x_row + column * kLanes, weight + (3 * row + column) * kGroup * kLanes, sum);
     }
   }
 #pragma GCC unroll 12
@@ -50,15 +50,16 @@ inline void convolve_pixels(const float* x, std::int64_t x_row, const float* wei
 }
 
 // `pixels` of them, 1 to kPixels.
-template <int kPixels>
+template <int kGroup, int kPixels>
 inline void convolve_some(std::int64_t pixels, const float* x, std::int64_t x_row, const float* weight, __m256 bias, __m256 slope, float* y,
                           std::int64_t y_pixel) {
   if constexpr (kPixels > 1) {
-    if (pixels < kPixels) return convolve_some<kPixels - 1>(pixels, x, x_row, weight, bias, slope, y, y_pixel);
+    if (pixels < kPixels) return convolve_some<kGroup, kPixels - 1>(pixels, x, x_row, weight, bias, slope, y, y_pixel);
   }
-  convolve_pixels<kPixels>(x, x_row, weight, bias, slope, y, y_pixel);
+  convolve_pixels<kGroup, kPixels>(x, x_row, weight, bias, slope, y, y_pixel);
 }
 
+template <int kGroup>
 void convolve(const float* x, std::int64_t x_row, const float* weight, const float* bias, float slope, std::int64_t rows, std::int64_t width,
               float* y, std::int64_t y_row, std::int64_t y_pixel) {
   const __m256 b = bias == nullptr ? _mm256_setzero_ps() : _mm256_loadu_ps(bias), s = _mm256_set1_ps(slope);
@@ -66,44 +67,47 @@ void convolve(const float* x, std::int64_t x_row, const float* weight, const flo
   for (std::int64_t r = 0; r < rows; ++r, x += x_row, y += y_row) {
     for (std::int64_t first = 0; first < width; first += piece) {
       const std::int64_t pixels = first + piece <= width ? piece : width - first;
-      convolve_some<kWidest>(pixels, x + first * kLanes, x_row, weight, b, s, y + first * y_pixel, y_pixel);
+      convolve_some<kGroup, kWidest>(pixels, x + first * kLanes, x_row, weight, b, s, y + first * y_pixel, y_pixel);
     }
   }
 }
 
+template <int kGroup, int i = 0>
+inline void add_products(const float* pixel, __m256 factor, __m256* sum) {
+  sum[i] = _mm256_fmadd_ps(spread<kGroup, i>(pixel), factor, sum[i]);
+  if constexpr (i + 1 < kGroup) add_products<kGroup, i + 1>(pixel, factor, sum);
+}
+
+template <int kGroup>
 void gradient(const float* x, std::int64_t x_row, const float* dy, std::int64_t rows, std::int64_t width, float* dw) {
-  for (int place_row = 0; place_row < 3; ++place_row, x += x_row, dw += 3 * kPlace) {
-    __m256 sum[12] = {};  // column, channel
+  constexpr int kColumns = kGroup == 4 ? 3 : 1;  // of the kernel at a time, so that sums stay in registers
+  for (int place = 0; place < 9; place += kColumns, dw += kColumns * kGroup * kLanes) {
+    const float* first = x + place / 3 * x_row + place % 3 * kLanes;
+    __m256 sum[kColumns * kGroup] = {};  // column, channel
     for (std::int64_t r = 0; r < rows; ++r) {
-      const float *pixel = x + r * x_row, *g = dy + r * width * kLanes;
+      const float *pixel = first + r * x_row, *g = dy + r * width * kLanes;
       for (std::int64_t p = 0; p < width; ++p, pixel += kLanes, g += kLanes) {
         const __m256 factor = _mm256_loadu_ps(g);
 #pragma GCC unroll 3
-        for (int column = 0; column < 3; ++column) {
-          const float* at = pixel + column * kLanes;
-          __m256* of = sum + 4 * column;
-          of[0] = _mm256_fmadd_ps(spread<0>(at), factor, of[0]);
-          of[1] = _mm256_fmadd_ps(spread<1>(at), factor, of[1]);
-          of[2] = _mm256_fmadd_ps(spread<2>(at), factor, of[2]);
-          of[3] = _mm256_fmadd_ps(spread<3>(at), factor, of[3]);
-        }
+        for (int column = 0; column < kColumns; ++column) add_products<kGroup>(pixel + column * kLanes, factor, sum + kGroup * column);
       }
     }
-    for (int i = 0; i < 12; ++i) _mm256_storeu_ps(dw + i * kLanes, _mm256_add_ps(_mm256_loadu_ps(dw + i * kLanes), sum[i]));
+    for (int i = 0; i < kColumns * kGroup; ++i) _mm256_storeu_ps(dw + i * kLanes, _mm256_add_ps(_mm256_loadu_ps(dw + i * kLanes), sum[i]));
   }
 }
 
-constexpr GroupedLoops kLoops{convolve, gradient};
+constexpr GroupedLoops kOfFour{convolve<4>, gradient<4>}, kOfEight{convolve<8>, gradient<8>};
 
 }  // namespace
 
 #pragma GCC pop_options
 #endif
 
-const GroupedLoops* grouped_loops() {
+const GroupedLoops* grouped_loops(std::int64_t group) {
 #ifdef CELLCAM_GROUPED_LOOPS
   static const std::string instructions = at::get_cpu_capability();  // of this CPU, or what ATEN_CPU_CAPABILITY asks for
-  if (instructions == "AVX2" || instructions == "AVX512") return &kLoops;
+  if (group == 4 && (instructions == "AVX2" || instructions == "AVX512")) return &kOfFour;
+  if (group == 8 && instructions == "AVX2") return &kOfEight;  // with AVX-512 not measured yet
 #endif
   return nullptr;
 }

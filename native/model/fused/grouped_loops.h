@@ -3,11 +3,10 @@
 
 namespace cellcam::model::fused {
 
-// Loops of 3x3 convolutions in groups of 4 channels over pixels that are brought together by blocks of kLanes channels, which are two groups
-// and one vector: (block, row, column, lane). Weights of a block are (3, 3, 4, kLanes): row, column, input channel of the group, output
-// channel of the block.
+// Loops of 3x3 convolutions in groups of 4 or 8 channels over pixels that are brought together by blocks of kLanes channels, which are one vector
+// and two groups or one: (block, row, column, lane). Weights of a block are (3, 3, group, kLanes): row, column, input channel of the group,
+// output channel of the block.
 constexpr std::int64_t kLanes = 8;
-constexpr std::int64_t kBlockWeights = 9 * 4 * kLanes;
 
 struct GroupedLoops {
   // Rows of output of one block, y = act(sum + bias); `bias` may be null, `slope` is as in rows.h. `x` is the pixel above and left of the first
@@ -19,7 +18,7 @@ struct GroupedLoops {
   void (*gradient)(const float* x, std::int64_t x_row, const float* dy, std::int64_t rows, std::int64_t width, float* dw);
 };
 
-// For this CPU; null where it has no such vectors.
-const GroupedLoops* grouped_loops();
+// For groups of 4 or 8 channels on this CPU; null for others, and where it has no such vectors.
+const GroupedLoops* grouped_loops(std::int64_t group);
 
 }  // namespace cellcam::model::fused

@@ -5,6 +5,8 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "model/fused/matrix_product.h"
+#include "model/fused/panel_loops.h"
 #include "model/switches.h"
 
 namespace cellcam::model::fused {
@@ -26,10 +28,11 @@ bool is_avx2() {
   return is;
 }
 
-// With AVX2 oneDNN has older kernels for the gradient of a weight, which want another order: in float32 the product takes .6 to .95 of
-// their time, however few the weights.
-bool gradient_by_product(const at::Tensor& weight) {
-  return by_product(weight) || (is_avx2() && weight.scalar_type() == at::kFloat);
+at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
+  if (a.scalar_type() != at::kFloat || b.size(1) % kPanel != 0 || !multiplies()) return at::mm(a, b);
+  const at::Tensor c = at::empty({a.size(0), b.size(1)}, a.options());
+  multiply(a, b, c);
+  return c;
 }
 
 std::int64_t rows_in(const at::Tensor& x) { return x.size(0) * x.size(2) * x.size(3); }
@@ -60,16 +63,15 @@ struct JointConv : torch::autograd::Function<JointConv> {
     const at::Tensor x = joint_rows(shape), dy = joint_rows({gradients[0], gradients[1]});
     const at::Tensor& weight = saved[2];
     const bool wants_x = ctx->needs_input_grad(0), wants_weight = ctx->needs_input_grad(2);
-    const bool x_convolves = wants_x && !by_product(weight), weight_convolves = wants_weight && !gradient_by_product(weight);
     at::Tensor dx, dw;
-    if (x_convolves || weight_convolves) {
-      std::tie(dx, dw, std::ignore) =
-          at::convolution_backward(as_image(dy), as_image(x), weight, at::nullopt, {1, 1}, {0, 0}, {1, 1}, false, {0, 0}, 1,
-                                   {x_convolves, weight_convolves, false});
-      if (x_convolves) dx = as_rows(dx);
+    if (by_product(weight)) {
+      if (wants_x) dx = at::mm(dy, weight.flatten(1));
+      if (wants_weight) dw = at::mm(dy.t(), x).view_as(weight);
+    } else {
+      std::tie(dx, dw, std::ignore) = at::convolution_backward(as_image(dy), as_image(x), weight, at::nullopt, {1, 1}, {0, 0}, {1, 1}, false, {0, 0},
+                                                               1, {wants_x, wants_weight, false});
+      if (wants_x) dx = as_rows(dx);
     }
-    if (wants_x && !x_convolves) dx = at::mm(dy, weight.flatten(1));
-    if (wants_weight && !weight_convolves) dw = at::mm(dy.t(), x).view_as(weight);
     const Views of_x = wants_x ? from_rows(dx, shape) : Views();
     return {of_x.whole, of_x.tiles, dw};
   }
@@ -97,7 +99,7 @@ struct JointSpatialConv : torch::autograd::Function<JointSpatialConv> {
       write_windows(x, {x.size(0), outputs(x.size(2)), outputs(x.size(3)), kernel, kernel, channels}, stride, padding,
                     windows.narrow(0, v == 0 ? 0 : pixels[0], pixels[v]));
     }
-    const at::Tensor y = at::mm(windows, weight.permute({0, 2, 3, 1}).reshape({weight.size(0), -1}).t());
+    const at::Tensor y = product(windows, weight.permute({0, 2, 3, 1}).reshape({weight.size(0), -1}).t());
     ctx->save_for_backward({whole, tiles, weight, windows});
     ctx->saved_data["stride"] = stride;
     ctx->saved_data["padding"] = padding;
@@ -120,7 +122,7 @@ struct JointSpatialConv : torch::autograd::Function<JointSpatialConv> {
     }
     at::Tensor dw;
     if (ctx->needs_input_grad(2)) {
-      const at::Tensor rows = at::mm(joint_rows({gradients[0], gradients[1]}).t(), windows);
+      const at::Tensor rows = product(joint_rows({gradients[0], gradients[1]}).t(), windows);
       dw = rows.view({weight.size(0), kernel, kernel, weight.size(1)}).permute({0, 3, 1, 2});
     }
     return {dx[0], dx[1], dw, {}, {}};
@@ -143,6 +145,7 @@ Views joint_like(const Views& x) {
 
 at::Tensor joint_rows(const Views& x) {
   const at::Tensor &a = x.whole, &b = x.tiles;
+  if (!b.defined()) return rows_of(a);
   const std::int64_t channels = a.size(1);
   if (a.is_contiguous(kNhwc) && b.is_contiguous(kNhwc) && a.is_alias_of(b) && b.storage_offset() == a.storage_offset() + a.numel()) {
     return a.as_strided({rows_in(a) + rows_in(b), channels}, {channels, 1}, a.storage_offset());
@@ -152,7 +155,7 @@ at::Tensor joint_rows(const Views& x) {
 
 Views from_rows(const at::Tensor& rows, const Views& shape) {
   const auto view = [&](std::int64_t first, const at::Tensor& t) { return view_of(rows, first, t.size(0), t.size(2), t.size(3)); };
-  return {view(0, shape.whole), view(rows_in(shape.whole), shape.tiles)};
+  return {view(0, shape.whole), shape.tiles.defined() ? view(rows_in(shape.whole), shape.tiles) : at::Tensor()};
 }
 
 bool joins(const Views& x) {

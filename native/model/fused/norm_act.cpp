@@ -24,9 +24,32 @@ Maybe maybe(const at::Tensor& x) { return x.defined() ? Maybe(x) : std::nullopt;
 
 variable_list to_list(const Views& x) { return x.tiles.defined() ? variable_list{x.whole, x.tiles} : variable_list{x.whole}; }
 Views to_views(const variable_list& list) { return {list[0], list.size() > 1 ? list[1] : at::Tensor()}; }
-Views nhwc(const variable_list& gradients) {
-  return to_views(gradients).map([](const at::Tensor& g) { return g.contiguous(kNhwc); });
+
+// All views, then all of them again for a second reader, whose gradients come back by themselves: the same memory, but to autograd outputs of
+// their own.
+variable_list twice(const variable_list& y) {
+  variable_list all = y;
+  for (const at::Tensor& view : y) all.push_back(view.variable_data());
+  return all;
 }
+Views both_readers(const variable_list& list) {
+  const std::size_t views = list.size() / 2;
+  Views out = to_views({list.begin(), list.begin() + static_cast<std::ptrdiff_t>(views)});
+  out.whole_again = list[views];
+  if (views > 1) out.tiles_again = list[views + 1];
+  return out;
+}
+
+// The gradients of a view's output that came back: of one reader or of both.
+struct OfOutput {
+  at::Tensor dy, again;
+  OfOutput(const variable_list& gradients, std::size_t view, std::size_t views, const at::Tensor& x) {
+    for (std::size_t i = view; i < gradients.size(); i += views) {
+      if (gradients[i].defined()) (dy.defined() ? again : dy) = gradients[i].contiguous(kNhwc);
+    }
+    if (!dy.defined()) dy = at::zeros_like(x);
+  }
+};
 
 // What a function saved: first what belongs to all views, then the same number of tensors for each view.
 class Saved {
@@ -58,18 +81,23 @@ struct NormAct : torch::autograd::Function<NormAct> {
     ctx->save_for_backward(saved);
     ctx->saved_data["slope"] = slope;
     ctx->saved_data["residual"] = residual.has_value();
-    return y;
+    ctx->set_materialize_grads(false);
+    return residual ? twice(y) : y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const Saved saved(ctx, 1, 3);
     const auto slope = static_cast<Slope>(ctx->saved_data["slope"].toDouble());
     const bool added = ctx->saved_data["residual"].toBool();
-    const Views dy = nhwc(gradients), dx = joint_like(saved.views_of(0)), residual = !added ? Views() : slope == 1 ? dy : joint_like(dx);
+    const variable_list dx = to_list(joint_like(saved.views_of(0)));
+    variable_list residual = added ? to_list(joint_like(to_views(dx))) : dx;  // g, which dx is made of in place where nobody wants it
     at::Tensor weight, bias;
     for (std::size_t v = 0; v < saved.views(); ++v) {
-      const at::Tensor &x = saved.of(v, 0), &y = saved.of(v, 1), &statistics = saved.of(v, 2), &up = v == 0 ? dy.whole : dy.tiles;
-      const ImageSums sums = gradient_sums(up, y, x, Shape(x).whole(), floats(statistics), slope);
+      const at::Tensor &x = saved.of(v, 0), &y = saved.of(v, 1), &statistics = saved.of(v, 2);
+      const OfOutput up(gradients, v, saved.views(), x);
+      const bool as_it_is = slope == 1 && !up.again.defined();
+      if (as_it_is) residual[v] = up.dy;
+      const ImageSums sums = gradient_sums(up.dy, up.again, y, x, Shape(x).whole(), floats(statistics), slope, as_it_is ? at::Tensor() : residual[v]);
       const NormGradient norm(sums.sum, sums.other, saved.common(0).detach(), statistics, static_cast<double>(Shape(x).rows()));
       GradientFactors f(norm.a.size());
       for (std::size_t i = 0; i < norm.a.size(); ++i) {
@@ -77,11 +105,12 @@ struct NormAct : torch::autograd::Function<NormAct> {
         f.b[i] = static_cast<float>(norm.b[i]);
         f.c[i] = static_cast<float>(norm.c[i]);
       }
-      gradient(up, y, x, f, slope, v == 0 ? dx.whole : dx.tiles, slope == 1 ? at::Tensor() : v == 0 ? residual.whole : residual.tiles);
+      gradient(residual[v], x, f, dx[v]);
       add_to(weight, norm.weight);
       add_to(bias, norm.bias);
     }
-    return {dx.whole, dx.tiles, weight, bias, residual.whole, residual.tiles, {}, {}};
+    const Views of_x = to_views(dx), of_residual = added ? to_views(residual) : Views();
+    return {of_x.whole, of_x.tiles, weight, bias, of_residual.whole, of_residual.tiles, {}, {}};
   }
 };
 
@@ -118,19 +147,21 @@ struct NormExcite : torch::autograd::Function<NormExcite> {
       saved.insert(saved.end(), {x[v], y[v], batch.statistics, offset, e.means, e.hidden, e.weights});
     }
     ctx->save_for_backward(saved);
-    return y;
+    ctx->set_materialize_grads(false);
+    return twice(y);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const Saved saved(ctx, 4, 7);
-    const Views dy = nhwc(gradients), dx = joint_like(saved.views_of(0)), residual = joint_like(dx);
+    const Views dx = joint_like(saved.views_of(0)), residual = joint_like(dx);
     at::Tensor weight, bias;
     Excited::Gradient all;
     for (std::size_t v = 0; v < saved.views(); ++v) {
-      const at::Tensor &x = saved.of(v, 0), &y = saved.of(v, 1), &statistics = saved.of(v, 2), &up = v == 0 ? dy.whole : dy.tiles;
+      const at::Tensor &x = saved.of(v, 0), &y = saved.of(v, 1), &statistics = saved.of(v, 2), &g_of_view = v == 0 ? residual.whole : residual.tiles;
+      const OfOutput up(gradients, v, saved.views(), x);
       const Excited e(saved.of(v, 4), saved.of(v, 5), saved.of(v, 6));
       const Shape s(x);
-      const ImageSums sums = gradient_sums(up, y, x, s, floats(statistics), 0);
+      const ImageSums sums = gradient_sums(up.dy, up.again, y, x, s, floats(statistics), 0, g_of_view);
       // The output is relu(n w + residual) with n = scale (x - mean) / deviation + shift; w depends on the image's mean of n.
       const float *scale = floats(saved.common(0)), *shift = floats(saved.common(1)), *inverse = floats(statistics) + s.channels;
       const at::Tensor of_weights = by_image(s, [&](std::size_t i, std::size_t c) {
@@ -152,7 +183,7 @@ struct NormExcite : torch::autograd::Function<NormExcite> {
         f.b[i] = static_cast<float>(norm.b[c]);
         f.c[i] = static_cast<float>(norm.c[c] + norm.a[c] * of_means[i] / static_cast<double>(s.pixels));
       }
-      gradient(up, y, x, f, 0, v == 0 ? dx.whole : dx.tiles, v == 0 ? residual.whole : residual.tiles);
+      gradient(g_of_view, x, f, v == 0 ? dx.whole : dx.tiles);
       add_to(weight, norm.weight);
       add_to(bias, norm.bias);
       all.add(g);
@@ -178,20 +209,20 @@ struct Excite : torch::autograd::Function<Excite> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const Saved saved(ctx, 2, 4);
-    const Views dy = nhwc(gradients), dx = joint_like(saved.views_of(0));
+    const Views dx = joint_like(saved.views_of(0));
     Excited::Gradient all;
     for (std::size_t v = 0; v < saved.views(); ++v) {
-      const at::Tensor &x = saved.of(v, 0), &up = v == 0 ? dy.whole : dy.tiles;
+      const at::Tensor &x = saved.of(v, 0), up = gradients[v].contiguous(kNhwc);
       const Excited e(saved.of(v, 1), saved.of(v, 2), saved.of(v, 3));
       const Shape s(x);
       const Factors zero(static_cast<std::size_t>(s.channels));
-      const ImageSums sums = gradient_sums(up, x, x, s, zero.data(), 1);
+      const ImageSums sums = gradient_sums(up, {}, x, x, s, zero.data(), 1, {});
       const Excited::Gradient g = e.backward(by_image(s, [&](std::size_t i, std::size_t) { return sums.other[i]; }),
                                              saved.common(0).detach(), saved.common(1).detach());
       GradientFactors f(sums.sum.size());
       f.a = to_factors(e.weights);
       for (std::size_t i = 0; i < f.c.size(); ++i) f.c[i] = floats(g.means)[i] / static_cast<float>(s.pixels);
-      gradient(up, x, x, f, 1, v == 0 ? dx.whole : dx.tiles, {});
+      gradient(up, x, f, v == 0 ? dx.whole : dx.tiles);
       all.add(g);
     }
     return {dx.whole, dx.tiles, all.squeeze, all.squeeze_bias, all.expand, all.expand_bias};
@@ -215,14 +246,15 @@ bool fits(const Views& x) { return fits(x.whole) && (!x.tiles.defined() || fits(
 
 Views norm_act(const Views& x, torch::nn::BatchNorm2dImpl& norm, Slope slope, const Views& residual) {
   const WithoutAutocast fp32;
-  return to_views(NormAct::apply(x.whole, maybe(x.tiles), norm.weight, norm.bias, maybe(residual.whole), maybe(residual.tiles), &norm,
-                                 static_cast<double>(slope)));
+  const variable_list y = NormAct::apply(x.whole, maybe(x.tiles), norm.weight, norm.bias, maybe(residual.whole), maybe(residual.tiles), &norm,
+                                         static_cast<double>(slope));
+  return residual.defined() ? both_readers(y) : to_views(y);
 }
 
 Views norm_excite(const Views& x, torch::nn::BatchNorm2dImpl& norm, const Excitation& w, const Views& residual) {
   const WithoutAutocast fp32;
-  return to_views(NormExcite::apply(x.whole, maybe(x.tiles), norm.weight, norm.bias, residual.whole, maybe(residual.tiles), w.squeeze,
-                                    w.squeeze_bias, w.expand, w.expand_bias, &norm));
+  return both_readers(NormExcite::apply(x.whole, maybe(x.tiles), norm.weight, norm.bias, residual.whole, maybe(residual.tiles), w.squeeze,
+                                        w.squeeze_bias, w.expand, w.expand_bias, &norm));
 }
 
 Views excite(const Views& x, const Excitation& w) {

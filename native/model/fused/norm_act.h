@@ -15,7 +15,8 @@ namespace cellcam::model::fused {
 bool fits(const at::Tensor& x);
 bool fits(const Views& x);
 
-// act(norm(x) + residual) in training mode: each view's own statistics, which move the running ones. `residual` may be undefined.
+// act(norm(x) + residual) in training mode: each view's own statistics, which move the running ones. `residual` may be undefined; with it the
+// gradients of a second reader (Views::again) are added within a sweep.
 Views norm_act(const Views& x, torch::nn::BatchNorm2dImpl& norm, Slope slope, const Views& residual = {});
 
 // relu(n * excitation(mean of n over each image) + residual) with n = norm(x), in training mode.

@@ -2,8 +2,6 @@
 
 #include <ATen/Version.h>
 
-#include <string>
-
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define CELLCAM_PANEL_LOOPS
 #include <immintrin.h>
@@ -122,8 +120,8 @@ constexpr PanelLoops kLoops{multiply, multiply_transposed, gather};
 
 const PanelLoops* panel_loops() {
 #ifdef CELLCAM_PANEL_LOOPS
-  static const std::string instructions = at::get_cpu_capability();  // of this CPU, or what ATEN_CPU_CAPABILITY asks for
-  if (instructions == "AVX2") return &kLoops;
+  static const bool has = at::get_cpu_capability() == "AVX2";  // of this CPU, or what ATEN_CPU_CAPABILITY asks for
+  if (has) return &kLoops;
 #endif
   return nullptr;
 }

@@ -110,29 +110,27 @@ void scale_act(const at::Tensor& x, const at::Tensor& residual, const Factors& s
   });
 }
 
-ImageSums gradient_sums(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& x, const Shape& s, const float* centre,
-                        Slope slope) {
+ImageSums gradient_sums(const at::Tensor& dy, const at::Tensor& again, const at::Tensor& y, const at::Tensor& x, const Shape& s, const float* centre,
+                        Slope slope, const at::Tensor& g) {
   return with_type(x, [&](auto type) {
     using T = decltype(type);
     const auto& kernels = row_kernels(type);
     return image_sums(s, [&](std::int64_t row, std::int64_t rows, float* sum, float* products) {
       const std::int64_t at = row * s.channels;
-      kernels.gradient_moments(data<T>(dy) + at, data<T>(y) + at, data<T>(x) + at, rows, s.channels, centre, slope, sum, products);
+      kernels.gradient_moments(data<T>(dy) + at, again.defined() ? data<T>(again) + at : nullptr, data<T>(y) + at, data<T>(x) + at, rows, s.channels,
+                               centre, slope, g.defined() ? data<T>(g) + at : nullptr, sum, products);
     });
   });
 }
 
-void gradient(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& x, const GradientFactors& f, Slope slope,
-              const at::Tensor& dx, const at::Tensor& residual) {
+void gradient(const at::Tensor& g, const at::Tensor& x, const GradientFactors& f, const at::Tensor& dx) {
   const Shape s(x);
   const std::int64_t step = static_cast<std::int64_t>(f.a.size()) == s.channels ? 0 : s.channels;
   with_type(x, [&](auto type) {
     using T = decltype(type);
     for_rows(s, [&](std::int64_t image, std::int64_t row, std::int64_t rows) {
       const std::int64_t at = row * s.channels, k = image * step;
-      row_kernels(type).gradient(data<T>(dy) + at, data<T>(y) + at, data<T>(x) + at, rows, s.channels, f.a.data() + k,
-                                 f.b.data() + k, f.c.data() + k, slope, data<T>(dx) + at,
-                                 residual.defined() ? data<T>(residual) + at : nullptr);
+      row_kernels(type).gradient(data<T>(g) + at, data<T>(x) + at, rows, s.channels, f.a.data() + k, f.b.data() + k, f.c.data() + k, data<T>(dx) + at);
     });
   });
 }

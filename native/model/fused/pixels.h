@@ -45,20 +45,20 @@ Factors first_pixel(const at::Tensor& x);
 // Sums of x - centre and of its square.
 ImageSums moments(const at::Tensor& x, const Shape& s, const Factors& centre);
 
-// Sums of g and of g (x - centre), g being the gradient before the activation. `centre` (channels).
-ImageSums gradient_sums(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& x, const Shape& s, const float* centre,
-                        Slope slope);
+// Sums of g and of g (x - centre), g being the gradient before the activation, of dy and `again` together. `centre` (channels). `again` may be
+// undefined; then g, which is written, may be too.
+ImageSums gradient_sums(const at::Tensor& dy, const at::Tensor& again, const at::Tensor& y, const at::Tensor& x, const Shape& s, const float* centre,
+                        Slope slope, const at::Tensor& g);
 
 // y = act(x * scale + shift + residual).
 void scale_act(const at::Tensor& x, const at::Tensor& residual, const Factors& scale, const Factors& shift, Slope slope,
                const at::Tensor& y);
 
-// dx = g a + x b + c, and g to `residual` where it is defined.
+// dx = g a + x b + c. dx may be g.
 struct GradientFactors {
   Factors a, b, c;
   explicit GradientFactors(std::size_t size) : a(size), b(size), c(size) {}
 };
-void gradient(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& x, const GradientFactors& f, Slope slope,
-              const at::Tensor& dx, const at::Tensor& residual);
+void gradient(const at::Tensor& g, const at::Tensor& x, const GradientFactors& f, const at::Tensor& dx);
 
 }  // namespace cellcam::model::fused

@@ -21,13 +21,13 @@ struct RowKernels {
   void (*apply)(const T* x, const T* residual, std::int64_t rows, std::int64_t channels, const float* scale, const float* shift,
                 Slope slope, T* y);
 
-  // With g = dy where y > 0, else slope * dy: sum[c] += g and products[c] += g * (x - centre[c]).
-  void (*gradient_moments)(const T* dy, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* centre,
-                           Slope slope, float* sum, float* products);
+  // With g = dy + again where y > 0, else slope times that: sum[c] += g and products[c] += g * (x - centre[c]). `again` may be null; then g, which is
+  // written, may be too.
+  void (*gradient_moments)(const T* dy, const T* again, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* centre,
+                           Slope slope, T* g, float* sum, float* products);
 
-  // dx = g * a[c] + x * b[c] + c[c]; g itself goes to `residual` unless that is null.
-  void (*gradient)(const T* dy, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* a, const float* b,
-                   const float* c, Slope slope, T* dx, T* residual);
+  // dx = g * a[c] + x * b[c] + c[c]. dx may be g.
+  void (*gradient)(const T* g, const T* x, std::int64_t rows, std::int64_t channels, const float* a, const float* b, const float* c, T* dx);
 };
 
 // For this CPU.

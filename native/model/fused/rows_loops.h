@@ -54,44 +54,44 @@ void apply(const T* x, const T* residual, std::int64_t rows, std::int64_t channe
   }
 }
 
-template <typename T>
-void gradient_moments(const T* dy, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* __restrict centre,
-                      float slope, float* __restrict sum, float* __restrict products) {
-  const auto term = [&](std::int64_t i) { return get(dy + i) * (get(y + i) > 0 ? 1.0f : slope); };
-  std::int64_t row = 0;
-  for (; row + 2 <= rows; row += 2, dy += 2 * channels, y += 2 * channels, x += 2 * channels) {
+template <bool added, bool written, typename T>
+void gradient_moments_of(const T* dy, const T* again, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* __restrict centre,
+                         float slope, T* __restrict g, float* __restrict sum, float* __restrict products) {
+  const auto term = [&](std::int64_t i) {
+    const float value = (added ? get(dy + i) + get(again + i) : get(dy + i)) * (get(y + i) > 0 ? 1.0f : slope);
+    if constexpr (written) put(value, g + i);
+    return value;
+  };
+  std::int64_t row = 0, i = 0;
+  for (; row + 2 <= rows; row += 2, i += 2 * channels) {
     for (std::int64_t c = 0; c < channels; ++c) {
-      const float g = term(c), h = term(channels + c);
-      sum[c] += g + h;
-      products[c] += g * (get(x + c) - centre[c]) + h * (get(x + channels + c) - centre[c]);
+      const float first = term(i + c), second = term(i + channels + c);
+      sum[c] += first + second;
+      products[c] += first * (get(x + i + c) - centre[c]) + second * (get(x + i + channels + c) - centre[c]);
     }
   }
-  for (; row < rows; ++row) {
+  for (; row < rows; ++row, i += channels) {
     for (std::int64_t c = 0; c < channels; ++c) {
-      const float g = term(c);
-      sum[c] += g;
-      products[c] += g * (get(x + c) - centre[c]);
+      const float only = term(i + c);
+      sum[c] += only;
+      products[c] += only * (get(x + i + c) - centre[c]);
     }
   }
 }
 
 template <typename T>
-void gradient(const T* dy, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* __restrict a,
-              const float* __restrict b, const float* __restrict c0, float slope, T* __restrict dx, T* __restrict residual) {
-  for (std::int64_t row = 0; row < rows; ++row, dy += channels, y += channels, x += channels, dx += channels) {
-    if (residual == nullptr) {
-      for (std::int64_t c = 0; c < channels; ++c) {
-        const float g = get(dy + c) * (get(y + c) > 0 ? 1.0f : slope);
-        put(g * a[c] + get(x + c) * b[c] + c0[c], dx + c);
-      }
-    } else {
-      for (std::int64_t c = 0; c < channels; ++c) {
-        const float g = get(dy + c) * (get(y + c) > 0 ? 1.0f : slope);
-        put(g, residual + c);
-        put(g * a[c] + get(x + c) * b[c] + c0[c], dx + c);
-      }
-      residual += channels;
-    }
+void gradient_moments(const T* dy, const T* again, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* centre, float slope,
+                      T* g, float* sum, float* products) {
+  (again != nullptr ? gradient_moments_of<true, true, T> : g != nullptr ? gradient_moments_of<false, true, T> : gradient_moments_of<false, false, T>)(
+      dy, again, y, x, rows, channels, centre, slope, g, sum, products);
+}
+
+template <typename T>
+void gradient(const T* g, const T* x, std::int64_t rows, std::int64_t channels, const float* __restrict a, const float* __restrict b,
+              const float* __restrict c0, T* dx) {
+  for (std::int64_t row = 0; row < rows; ++row, g += channels, x += channels, dx += channels) {
+#pragma GCC ivdep
+    for (std::int64_t c = 0; c < channels; ++c) put(get(g + c) * a[c] + get(x + c) * b[c] + c0[c], dx + c);
   }
 }
 

@@ -1,0 +1,26 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include "model/fused/rows.h"
+
+namespace cellcam::model::fused {
+
+// Products of matrices of float32 with AVX2, where oneDNN and MKL reach two thirds of what the CPU multiplies.
+
+// Whether this CPU is such a one. CELLCAM_MATRIX_PRODUCT=0 turns them off.
+bool multiplies();
+
+struct AfterProduct {
+  const float* bias = nullptr;  // for each column; then an activation follows
+  Slope slope = 1;
+  bool added = false;  // to what the result holds
+};
+
+// c (I, J) = a (I, K) times b (K, J). Of a and b rows or columns lie together (so t() of a matrix is one too), of c rows; J is a multiple of kPanel.
+void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {});
+
+// b (K, J) as multiply_packed wants it.
+at::Tensor packed(const at::Tensor& b);
+void multiply_packed(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {});
+
+}  // namespace cellcam::model::fused

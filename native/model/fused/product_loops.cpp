@@ -1,0 +1,180 @@
+#include "model/fused/product_loops.h"
+
+#include <algorithm>
+
+#include "model/fused/panel_loops.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define CELLCAM_PRODUCT_LOOPS
+#include <immintrin.h>
+#endif
+
+namespace cellcam::model::fused {
+
+#ifdef CELLCAM_PRODUCT_LOOPS
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+
+namespace {
+
+constexpr int kLanes = 8;
+
+inline __m256 act(__m256 sum, __m256 bias, __m256 slope) {
+  const __m256 v = _mm256_add_ps(sum, bias);
+  return _mm256_blendv_ps(v, _mm256_mul_ps(v, slope), v);  // by the sign
+}
+
+template <int n>
+inline void multiply_rows(const float* x, const float* y, std::int64_t depth, const SumTile& to) {
+  __m256 low[n], high[n];
+#pragma GCC unroll 6
+  for (int r = 0; r < n; ++r) {
+    low[r] = to.added ? _mm256_loadu_ps(to.sums + r * to.step) : _mm256_setzero_ps();
+    high[r] = to.added ? _mm256_loadu_ps(to.sums + r * to.step + kLanes) : _mm256_setzero_ps();
+  }
+#pragma GCC unroll 4
+  for (std::int64_t k = 0; k < depth; ++k, x += kPiece, y += kPanel) {
+    const __m256 y0 = _mm256_loadu_ps(y), y1 = _mm256_loadu_ps(y + kLanes);
+#pragma GCC unroll 6
+    for (int r = 0; r < n; ++r) {
+      const __m256 factor = _mm256_broadcast_ss(x + r);
+      low[r] = _mm256_fmadd_ps(factor, y0, low[r]);
+      high[r] = _mm256_fmadd_ps(factor, y1, high[r]);
+    }
+  }
+  if (to.bias != nullptr) {
+    const __m256 b0 = _mm256_loadu_ps(to.bias), b1 = _mm256_loadu_ps(to.bias + kLanes), slope = _mm256_set1_ps(to.slope);
+#pragma GCC unroll 6
+    for (int r = 0; r < n; ++r) {
+      low[r] = act(low[r], b0, slope);
+      high[r] = act(high[r], b1, slope);
+    }
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < n; ++r) {
+    _mm256_storeu_ps(to.sums + r * to.step, low[r]);
+    _mm256_storeu_ps(to.sums + r * to.step + kLanes, high[r]);
+  }
+}
+
+template <int n>
+inline void multiply_some(const float* x, const float* y, std::int64_t depth, const SumTile& to) {
+  if constexpr (n > 1) {
+    if (to.rows < n) return multiply_some<n - 1>(x, y, depth, to);
+  }
+  multiply_rows<n>(x, y, depth, to);
+}
+
+void multiply(const float* piece, const float* panel, std::int64_t depth, const SumTile& to) { multiply_some<kPiece>(piece, panel, depth, to); }
+
+inline __m256i first_lanes(std::int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+constexpr std::int64_t kAhead = 16;  // rows that are asked for before they are read
+constexpr int kStreams = 4;          // of a matrix's panels that are written at a time
+
+inline void ask(const float* x) { _mm_prefetch(reinterpret_cast<const char*>(x), _MM_HINT_T0); }
+
+// Masked loads touch no memory beyond: what lies there need not be a number, or memory at all. Masked stores would take as long as dozens of others.
+void copy_pieces(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* pieces, std::int64_t apart) {
+  constexpr std::int64_t kTogether = 8;
+  for (; width > 0; width -= kTogether * kPiece, x += kTogether * kPiece, pieces += kTogether * apart) {
+    const std::int64_t whole = std::min(kTogether, width / kPiece), left = whole < kTogether ? width - whole * kPiece : 0;
+    const __m256i all = first_lanes(kPiece), some = first_lanes(left);
+    const float* from = x;
+    float* to = pieces;
+    for (std::int64_t k = 0; k < depth; ++k, from += step, to += kPiece) {
+      for (std::int64_t i = 0; i < kTogether * kPiece && i < width; i += 16) ask(from + kAhead * step + i);
+      for (std::int64_t p = 0; p < whole; ++p) _mm256_storeu_ps(to + p * apart, _mm256_maskload_ps(from + p * kPiece, all));
+      if (left > 0) _mm256_storeu_ps(to + whole * apart, _mm256_maskload_ps(from + whole * kPiece, some));
+    }
+  }
+}
+
+void copy_panels(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* panels, std::int64_t apart) {
+  for (; width > 0; width -= kStreams * kPanel, x += kStreams * kPanel, panels += kStreams * apart) {
+    const std::int64_t count = std::min<std::int64_t>(kStreams, width / kPanel);
+    const float* from = x;
+    float* to = panels;
+    for (std::int64_t k = 0; k < depth; ++k, from += step, to += kPanel) {
+      for (std::int64_t p = 0; p < count; ++p) {
+        ask(from + kAhead * step + p * kPanel);
+        _mm256_storeu_ps(to + p * apart, _mm256_loadu_ps(from + p * kPanel));
+        _mm256_storeu_ps(to + p * apart + kLanes, _mm256_loadu_ps(from + p * kPanel + kLanes));
+      }
+    }
+  }
+}
+
+inline void transpose(__m256 (&v)[kLanes]) {
+  __m256 pairs[kLanes], fours[kLanes];
+#pragma GCC unroll 4
+  for (int i = 0; i < kLanes; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < kLanes; i += 4) {
+    fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+    fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+    v[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+  }
+}
+
+// n of kLanes rows to columns of `to`, `apart` floats each, zeros for those beyond `width`.
+template <int n>
+inline void transpose_rows(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* to, std::int64_t apart) {
+  for (std::int64_t k = 0; k < depth; k += kLanes, to += kLanes * apart) {
+    const std::int64_t left = depth - k;
+    __m256 v[kLanes];
+    if (width >= n && left >= kLanes) {
+#pragma GCC unroll 8
+      for (int r = 0; r < kLanes; ++r) {
+        if (r < n && k % 16 == 0) ask(x + (r + n) * step + k);
+        v[r] = r < n ? _mm256_loadu_ps(x + r * step + k) : _mm256_setzero_ps();
+      }
+      transpose(v);
+#pragma GCC unroll 8
+      for (int i = 0; i < kLanes; ++i) _mm256_storeu_ps(to + i * apart, v[i]);
+    } else {
+      const __m256i read = first_lanes(left);
+      for (int r = 0; r < kLanes; ++r) v[r] = r < n && r < width ? _mm256_maskload_ps(x + r * step + k, read) : _mm256_setzero_ps();
+      transpose(v);
+      for (int i = 0; i < kLanes && i < left; ++i) _mm256_storeu_ps(to + i * apart, v[i]);
+    }
+  }
+}
+
+void transpose_pieces(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* pieces, std::int64_t apart) {
+  for (; width > 0; width -= kPiece, x += kPiece * step, pieces += apart) transpose_rows<kPiece>(x, step, depth, width, pieces, kPiece);
+}
+
+void transpose_panels(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* panels, std::int64_t apart) {
+  for (; width > 0; width -= kPanel, x += kPanel * step, panels += apart) {
+    transpose_rows<kLanes>(x, step, depth, kLanes, panels, kPanel);
+    transpose_rows<kLanes>(x + kLanes * step, step, depth, kLanes, panels + kLanes, kPanel);
+  }
+}
+
+constexpr ProductLoops kLoops{multiply, copy_pieces, copy_panels, transpose_pieces, transpose_panels};
+
+}  // namespace
+
+#pragma GCC pop_options
+#endif
+
+const ProductLoops* product_loops() {
+#ifdef CELLCAM_PRODUCT_LOOPS
+  if (panel_loops() != nullptr) return &kLoops;
+#endif
+  return nullptr;
+}
+
+}  // namespace cellcam::model::fused

@@ -1,0 +1,38 @@
+#pragma once
+#include <cstdint>
+
+#include "model/fused/rows.h"
+
+namespace cellcam::model::fused {
+
+// What matrix products of float32 are made of: a tile is kPiece rows by kPanel columns, two vectors. Of the left matrix what one tile reads
+// lies together as a piece (depth, kPiece), of the right one as a panel (depth, kPanel).
+constexpr std::int64_t kPiece = 6, kPieceSlack = 2;
+
+// Where the sums of a tile go: rows that begin `step` floats after each other.
+struct SumTile {
+  float* sums;
+  std::int64_t step;
+  std::int64_t rows;      // 1 to kPiece of them
+  bool added;             // to what is there
+  const float* bias;      // for each column; null if there are none, and then no activation
+  Slope slope;
+};
+
+struct ProductLoops {
+  // The product of a piece, transposed, and a panel.
+  void (*multiply)(const float* piece, const float* panel, std::int64_t depth, const SumTile& to);
+
+  // `width` values that lie together in each of `depth` rows, which begin `step` floats after each other, to pieces or panels that begin
+  // `apart` floats after each other, pieces with kPieceSlack floats between them that are written over. Zeros fill the last piece; of panels
+  // there are whole ones only.
+  using Pack = void (*)(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* to, std::int64_t apart);
+  Pack copy_pieces, copy_panels;
+  // The same from `width` rows of `depth` values.
+  Pack transpose_pieces, transpose_panels;
+};
+
+// For this CPU; null where it has no such vectors.
+const ProductLoops* product_loops();
+
+}  // namespace cellcam::model::fused

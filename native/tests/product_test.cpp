@@ -1,0 +1,103 @@
+// Matrix products of our own, and 1x1 convolutions by them, against LibTorch's in float64.
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+
+#include <limits>
+
+#include "check.h"
+#include "conv_check.h"
+#include "model/fused/matrix_product.h"
+#include "model/fused/pixels.h"
+#include "model/fused/pointwise_conv.h"
+#include "reference.h"
+
+namespace cellcam::tests {
+
+namespace {
+
+using model::Views;
+using model::fused::kNhwc;
+
+constexpr double kTolerance = 2e-6;
+
+struct Size {
+  std::int64_t rows, depth, columns;
+};
+// One value of depth; pieces of fewer rows; depths that are no multiple of a vector, and that take several blocks; fewer rows than threads;
+// enough rows for panels packed beforehand; more columns than rows.
+constexpr Size kSizes[] = {{1, 1, 16}, {7, 13, 32}, {64, 1100, 48}, {2, 600, 16}, {1030, 40, 80}, {700, 1030, 32}, {20, 9, 400}};
+
+// The same values with NaN around them in memory, whose rows or columns lie together.
+at::Tensor framed(const at::Tensor& x, bool by_columns) {
+  const at::Tensor values = by_columns ? x.t() : x;
+  const at::Tensor frame = at::full({values.size(0) + 2, values.size(1) + 5}, std::numeric_limits<float>::quiet_NaN());
+  const at::Tensor inner = frame.narrow(0, 1, values.size(0)).narrow(1, 2, values.size(1));
+  inner.copy_(values);
+  return by_columns ? inner.t() : inner;
+}
+
+void check_product(const Size& s, bool a_by_columns, bool b_by_columns) {
+  const std::string what = std::to_string(s.rows) + " x " + std::to_string(s.depth) + " x " + std::to_string(s.columns) +
+                           (a_by_columns ? ", the left one by columns" : "") + (b_by_columns ? ", the right one by columns" : "");
+  const at::Tensor a = at::randn({s.rows, s.depth}), b = at::randn({s.depth, s.columns}), bias = at::randn({s.columns});
+  const at::Tensor left = framed(a, a_by_columns), right = framed(b, b_by_columns), before = at::randn({s.rows, s.columns});
+  const at::Tensor expected = at::mm(a.to(at::kDouble), b.to(at::kDouble)), c = at::empty({s.rows, s.columns}), added = before.clone();
+  model::fused::multiply(left, right, c);
+  check_close(c, expected, kTolerance, what);
+  model::fused::multiply(left, right, added, {bias.const_data_ptr<float>(), 0.25f, true});
+  check_close(added, at::leaky_relu(expected + before + bias, 0.25), kTolerance, what + ", added with bias and activation");
+}
+
+const Register products("matrix products, on one thread and on several", [] {
+  need_avx2();
+  with_threads([] {
+    for (const Size& s : kSizes) {
+      for (const bool a : {false, true}) {
+        for (const bool b : {false, true}) check_product(s, a, b);
+      }
+    }
+  });
+});
+
+const Register nothing("matrix products keep what is not a number", [] {
+  need_avx2();
+  const at::Tensor a = at::zeros({8, 20}), b = at::zeros({20, 16}), c = at::zeros({8, 16}), bias = at::zeros({16});
+  a[3][5] = std::numeric_limits<float>::quiet_NaN();
+  model::fused::multiply(a, b, c, {bias.const_data_ptr<float>(), 0, false});
+  check(c[3].isnan().all().item<bool>() && c.isnan().sum().item<std::int64_t>() == 16, "NaN in one row alone");
+});
+
+// Few pixels and many; every other pixel of odd sizes; more channels than are summed up at a time.
+constexpr ConvCase kConvs[] = {{1, 16, 32, 1, 1, 1, 2, 3}, {4, 64, 48, 1, 1, 1, 24, 31}, {3, 32, 64, 1, 2, 1, 13, 18}, {2, 1040, 32, 1, 1, 1, 6, 5}};
+
+const Register pointwise("1x1 convolutions by matrix products: outputs and gradients, on one thread and on several", [] {
+  need_avx2();
+  with_threads([] {
+    for (const ConvCase& c : kConvs) {
+      check_conv(c, kTolerance, [&](const Views& x, const at::Tensor& w) {
+        check(model::fused::pointwise_fits(x, w, 1), text_of(c, "whether it fits"));
+        return model::fused::pointwise_conv(x, w, c.stride);
+      });
+      check_conv_act(c, kTolerance, [&](const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias, float slope, const at::Tensor& residual) {
+        return model::fused::pointwise_conv_act(x, model::fused::pointwise_weight(w), bias, c.stride, slope, residual);
+      });
+    }
+  });
+});
+
+const Register unfit("1x1 convolutions that are left to oneDNN", [] {
+  need_avx2();
+  const auto image = [](std::int64_t channels) { return at::zeros({2, channels, 4, 4}).contiguous(kNhwc); };
+  const auto weight = [](std::int64_t out, std::int64_t in, std::int64_t kernel = 1) { return at::zeros({out, in, kernel, kernel}); };
+  const at::Tensor x = image(32), w = weight(48, 32);
+  check(model::fused::pointwise_fits(x, w, 1), "the usual case");
+  check(!model::fused::pointwise_fits(x, weight(48, 32, 3), 1), "3x3");
+  check(!model::fused::pointwise_fits(x, weight(48, 16), 2), "groups");
+  check(!model::fused::pointwise_fits(x, weight(19, 32), 1) && !model::fused::pointwise_fits(image(24), weight(48, 24), 1), "part of a panel");
+  check(!model::fused::pointwise_fits(x.contiguous(), w, 1), "NCHW");
+  check(!model::fused::pointwise_fits(x.to(at::kDouble), w.to(at::kDouble), 1), "float64");
+});
+
+}  // namespace
+
+}  // namespace cellcam::tests
