@@ -8,10 +8,10 @@ namespace cellcam::model::fused {
 // NHWC tensors like these.
 Views joint_like(const Views& x);
 
-// All pixels of both, (pixels, channels): a view where they lie in one memory, else a copy.
+// All pixels of one view or of both, (pixels, channels): a view where they lie in one memory, else a copy.
 at::Tensor joint_rows(const Views& x);
 
-// The pixels of one view or of both, channels being the rows' own.
+// The one view or both, of the sizes of `shape`, that such rows stand for; channels are the rows' own.
 Views from_rows(const at::Tensor& rows, const Views& shape);
 
 // Whether joint_conv takes these: two NHWC views of float32 or bfloat16 on the CPU. CELLCAM_JOINT_CONV=0 turns it off.
