@@ -95,6 +95,7 @@ const Register unfit("1x1 convolutions that are left to oneDNN", [] {
   check(!model::fused::pointwise_fits(x, weight(48, 16), 2), "groups");
   check(!model::fused::pointwise_fits(x, weight(19, 32), 1) && !model::fused::pointwise_fits(image(24), weight(48, 24), 1), "part of a panel");
   check(!model::fused::pointwise_fits(x.contiguous(), w, 1), "NCHW");
+  check(!model::fused::pointwise_fits(x.narrow(0, 0, 0), w, 1), "no image");
   check(!model::fused::pointwise_fits(x.to(at::kDouble), w.to(at::kDouble), 1), "float64");
 });
 

@@ -55,6 +55,12 @@ struct Operand {
   }
 };
 
+void ask_for([[maybe_unused]] const float* x) {
+#ifdef __GNUC__  // other compilers have no loops of products
+  __builtin_prefetch(x, 0, 2);
+#endif
+}
+
 // Asks the memory for values that will be packed next, a few at a time between products, as packing by itself would wait for them.
 class Ahead {
  public:
@@ -65,7 +71,7 @@ class Ahead {
 
   void ask() {
     for (std::int64_t i = 0; i < each_ && rows_ > 0; ++i) {
-      __builtin_prefetch(row_ + column_, 0, 2);
+      ask_for(row_ + column_);
       column_ += kLine;
       if (column_ < columns_) continue;
       column_ = 0;

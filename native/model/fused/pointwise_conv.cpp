@@ -70,7 +70,7 @@ struct PointwiseConv : torch::autograd::Function<PointwiseConv> {
 }  // namespace
 
 bool pointwise_fits(const Views& x, const at::Tensor& weight, std::int64_t groups) {
-  const auto fits = [](const at::Tensor& t) { return t.device().is_cpu() && t.scalar_type() == at::kFloat && t.is_contiguous(kNhwc); };
+  const auto fits = [](const at::Tensor& t) { return t.device().is_cpu() && t.scalar_type() == at::kFloat && t.numel() > 0 && t.is_contiguous(kNhwc); };
   return groups == 1 && weight.size(2) == 1 && weight.size(3) == 1 && weight.size(0) % kPanel == 0 && weight.size(1) % kPanel == 0 &&
          weight.scalar_type() == at::kFloat && fits(x.whole) && (!x.tiles.defined() || fits(x.tiles)) && !at::autocast::is_autocast_enabled(at::kCPU) &&
          multiplies();
