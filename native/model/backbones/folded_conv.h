@@ -13,8 +13,8 @@ struct ConvShape {
 };
 
 // A convolution whose weight and bias contain the batch norm behind it, made when it is first used and again when the weights or the
-// arithmetic have changed since. On the CPU oneDNN adds the residual and applies the activation as it writes; on a GPU one kernel of ours
-// adds it and the bias. One thread at a time.
+// arithmetic have changed since. On the CPU oneDNN, or a convolution of ours, adds the residual and applies the activation as it writes; on a
+// GPU one kernel of ours adds it and the bias. One thread at a time.
 class FoldedConv {
  public:
   explicit FoldedConv(const ConvShape& shape) : shape_(shape) {}

@@ -6,7 +6,13 @@
 
 namespace cellcam::model::fused {
 
-// Convolutions of one view or of both as functions of autograd: forward(context, weight, option, whole images, tiles or nothing).
+// One view or both as what functions of autograd take and give; convolutions of them as such functions: forward(context, weight, option, whole
+// images, tiles or nothing).
+
+inline torch::autograd::variable_list to_list(const Views& x) {
+  return x.tiles.defined() ? torch::autograd::variable_list{x.whole, x.tiles} : torch::autograd::variable_list{x.whole};
+}
+inline Views to_views(const torch::autograd::variable_list& list) { return {list[0], list.size() > 1 ? list[1] : at::Tensor()}; }
 
 inline torch::autograd::variable_list list_of(const at::Tensor& whole, const std::optional<at::Tensor>& tiles) {
   return tiles ? torch::autograd::variable_list{whole, *tiles} : torch::autograd::variable_list{whole};

@@ -1,12 +1,12 @@
 #include "model/fused/norm_act.h"
 
 #include <ATen/Functions.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <optional>
 #include <vector>
 
 #include "model/fused/batch_norm.h"
+#include "model/fused/conv_views.h"
 #include "model/fused/excited.h"
 #include "model/fused/joint.h"
 #include "model/switches.h"
@@ -21,9 +21,6 @@ using torch::autograd::variable_list;
 // Undefined tensors do not go through autograd; absent ones do.
 using Maybe = std::optional<at::Tensor>;
 Maybe maybe(const at::Tensor& x) { return x.defined() ? Maybe(x) : std::nullopt; }
-
-variable_list to_list(const Views& x) { return x.tiles.defined() ? variable_list{x.whole, x.tiles} : variable_list{x.whole}; }
-Views to_views(const variable_list& list) { return {list[0], list.size() > 1 ? list[1] : at::Tensor()}; }
 
 // All views, then all of them again for a second reader, whose gradients come back by themselves: the same memory, but to autograd outputs of
 // their own.

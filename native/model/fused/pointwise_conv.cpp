@@ -27,26 +27,23 @@ Views seen(const Views& x, std::int64_t stride) {
   return to;
 }
 
-Views views_of(const variable_list& views) { return {views[0], views.size() > 1 ? views[1] : at::Tensor()}; }
-variable_list list_of(const Views& views) { return views.tiles.defined() ? variable_list{views.whole, views.tiles} : variable_list{views.whole}; }
-
 at::Tensor empty_rows(const at::Tensor& like, std::int64_t channels) { return at::empty({like.size(0), channels}, like.options()); }
 
 struct PointwiseConv : torch::autograd::Function<PointwiseConv> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& weight, std::int64_t stride, const at::Tensor& whole,
                                const std::optional<at::Tensor>& tiles) {
-    const variable_list x = fused::list_of(whole, tiles);
-    const Views views = seen(views_of(x), stride);
+    const variable_list x = list_of(whole, tiles);
+    const Views views = seen(to_views(x), stride);
     const at::Tensor rows = joint_rows(views), y = empty_rows(rows, weight.size(0));
     multiply(rows, weight.flatten(1).t(), y);
     save(ctx, weight, stride, x);
-    return list_of(from_rows(y, views));
+    return to_list(from_rows(y, views));
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const auto [x, dy_views, weight, stride] = SavedConv(ctx, gradients);
-    const Views views = seen(views_of(x), stride);
-    const at::Tensor dy = joint_rows(views_of(dy_views));
+    const Views views = seen(to_views(x), stride);
+    const at::Tensor dy = joint_rows(to_views(dy_views));
     variable_list out(4);
     if (ctx->needs_input_grad(0)) {
       out[0] = at::empty_like(weight);
@@ -55,7 +52,7 @@ struct PointwiseConv : torch::autograd::Function<PointwiseConv> {
     if (ctx->needs_input_grad(1)) {
       const at::Tensor rows = empty_rows(dy, weight.size(1));
       multiply(dy, weight.flatten(1), rows);
-      const variable_list dx = list_of(from_rows(rows, views));
+      const variable_list dx = to_list(from_rows(rows, views));
       for (std::size_t v = 0; v < x.size(); ++v) {
         out[v + 2] = dx[v];
         if (stride == 1) continue;
