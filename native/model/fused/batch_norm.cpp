@@ -7,14 +7,14 @@
 namespace cellcam::model::fused {
 
 BatchNorm::BatchNorm(const at::Tensor& x, const Shape& s, torch::nn::BatchNorm2dImpl& norm)
-    : statistics(at::empty({2, s.channels}, at::kFloat)), scale(static_cast<std::size_t>(s.channels)), shift(scale.size()) {
+    : statistics(at::empty({4, s.channels}, at::kFloat)), scale(static_cast<std::size_t>(s.channels)), shift(scale.size()) {
   // Sums of differences to the first pixel: nothing cancels where the mean is far from 0.
   const Factors centre = first_pixel(x);
   ImageSums sums = moments(x, s, centre);
   const std::vector<double> sum = over_images(sums.sum, s), squares = over_images(sums.other, s);
   const double n = static_cast<double>(s.rows()), momentum = *norm.options.momentum(), eps = norm.options.eps();
   const float *weight = floats(norm.weight), *bias = floats(norm.bias);
-  float *mean = statistics.data_ptr<float>(), *inverse = mean + s.channels;
+  float *mean = statistics.data_ptr<float>(), *inverse = mean + s.channels, *of_scale = inverse + s.channels, *of_shift = of_scale + s.channels;
   float *running_mean = norm.running_mean.data_ptr<float>(), *running_var = norm.running_var.data_ptr<float>();
   image_offset = std::move(sums.sum);
   for (std::size_t c = 0; c < scale.size(); ++c) {
@@ -24,12 +24,12 @@ BatchNorm::BatchNorm(const at::Tensor& x, const Shape& s, torch::nn::BatchNorm2d
     inverse[c] = static_cast<float>(deviation);
     scale[c] = static_cast<float>(weight[c] * deviation);
     shift[c] = static_cast<float>(bias[c] - exact_mean * weight[c] * deviation);
+    of_scale[c] = scale[c];
+    of_shift[c] = shift[c];
     running_mean[c] += static_cast<float>(momentum * (exact_mean - running_mean[c]));
     running_var[c] += static_cast<float>(momentum * (variance * n / (n - 1) - running_var[c]));
-    for (std::size_t i = c; i < image_offset.size(); i += scale.size()) {
-      image_offset[i] = image_offset[i] / static_cast<double>(s.pixels) - offset;
-    }
   }
+  for_channels(s, [&](std::size_t i, std::size_t c) { image_offset[i] = image_offset[i] / static_cast<double>(s.pixels) - sum[c] / n; });
   norm.running_mean.unsafeGetTensorImpl()->bump_version();
   norm.running_var.unsafeGetTensorImpl()->bump_version();
   norm.num_batches_tracked.add_(1);

@@ -7,7 +7,7 @@ namespace cellcam::model::fused {
 
 // The norm as y = x * scale + shift, (channels), by the batch's statistics.
 struct BatchNorm {
-  at::Tensor statistics;  // (2, channels) float32: mean and 1 / sqrt(variance + eps), for the backward pass
+  at::Tensor statistics;  // (4, channels) float32: mean, 1 / sqrt(variance + eps), scale and shift, for the backward pass
   Factors scale, shift;
   std::vector<double> image_offset;  // (images, channels): each image's mean less the batch's
 

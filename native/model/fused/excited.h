@@ -23,13 +23,6 @@ struct Excited {
 
   struct Gradient {
     at::Tensor means, squeeze, squeeze_bias, expand, expand_bias;
-    // The weights' gradients are sums over views.
-    void add(const Gradient& other) {
-      add_to(squeeze, other.squeeze);
-      add_to(squeeze_bias, other.squeeze_bias);
-      add_to(expand, other.expand);
-      add_to(expand_bias, other.expand_bias);
-    }
   };
   Gradient backward(const at::Tensor& of_weights, const at::Tensor& squeeze, const at::Tensor& expand) const {
     return of_logits(of_weights * weights * (1 - weights), squeeze, expand);

@@ -1,6 +1,8 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "model/fused/rows.h"
 
 namespace cellcam::model::fused {
@@ -18,6 +20,12 @@ struct AfterProduct {
 
 // c (I, J) = a (I, K) times b (K, J). Of a and b rows or columns lie together (so t() of a matrix is one too), of c rows; J is a multiple of kPanel.
 void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {});
+
+// Several products in one go: threads that are done with one go on with the next.
+struct MatrixProduct {
+  at::Tensor a, b, c;
+};
+void multiply(const std::vector<MatrixProduct>& products);
 
 // b (K, J) as multiply_packed wants it.
 at::Tensor packed(const at::Tensor& b);

@@ -72,8 +72,7 @@ struct NormAct : torch::autograd::Function<NormAct> {
     for (std::size_t v = 0; v < x.size(); ++v) {
       const BatchNorm batch(x[v], Shape(x[v]).whole(), *norm);
       scale_act(x[v], residuals[v]->value_or(at::Tensor()), batch.scale, batch.shift, static_cast<Slope>(slope), y[v]);
-      // Where nothing is cut off the sign of the output does not matter.
-      saved.insert(saved.end(), {x[v], slope == 1 ? x[v] : y[v], batch.statistics});
+      saved.insert(saved.end(), {x[v], residual ? y[v] : x[v], batch.statistics});
     }
     ctx->save_for_backward(saved);
     ctx->saved_data["slope"] = slope;
@@ -86,23 +85,25 @@ struct NormAct : torch::autograd::Function<NormAct> {
     const Saved saved(ctx, 1, 3);
     const auto slope = static_cast<Slope>(ctx->saved_data["slope"].toDouble());
     const bool added = ctx->saved_data["residual"].toBool();
-    const variable_list dx = to_list(joint_like(saved.views_of(0)));
-    variable_list residual = added ? to_list(joint_like(to_views(dx))) : dx;  // g, which dx is made of in place where nobody wants it
+    const variable_list dx = to_list(joint_like(saved.views_of(0))), residual = added ? to_list(joint_like(to_views(dx))) : variable_list();
     at::Tensor weight, bias;
     for (std::size_t v = 0; v < saved.views(); ++v) {
       const at::Tensor &x = saved.of(v, 0), &y = saved.of(v, 1), &statistics = saved.of(v, 2);
+      const Shape s(x);
       const OfOutput up(gradients, v, saved.views(), x);
-      const bool as_it_is = slope == 1 && !up.again.defined();
-      if (as_it_is) residual[v] = up.dy;
-      const ImageSums sums = gradient_sums(up.dy, up.again, y, x, Shape(x).whole(), floats(statistics), slope, as_it_is ? at::Tensor() : residual[v]);
-      const NormGradient norm(sums.sum, sums.other, saved.common(0).detach(), statistics, static_cast<double>(Shape(x).rows()));
+      const float *mean = floats(statistics), *scale = mean + 2 * s.channels, *shift = scale + s.channels;
+      const Activation act{scale, shift, slope};
+      const ImageSums sums = added ? added_gradient_sums(up.dy, up.again, y, x, s.whole(), mean, slope, residual[v])
+                                   : gradient_sums(up.dy, x, s.whole(), mean, act);
+      const NormGradient norm(sums.sum, sums.other, saved.common(0).detach(), statistics, static_cast<double>(s.rows()));
       GradientFactors f(norm.a.size());
       for (std::size_t i = 0; i < norm.a.size(); ++i) {
         f.a[i] = static_cast<float>(norm.a[i]);
         f.b[i] = static_cast<float>(norm.b[i]);
         f.c[i] = static_cast<float>(norm.c[i]);
       }
-      gradient(residual[v], x, f, dx[v]);
+      if (added) added_gradient(residual[v], x, f, dx[v]);
+      else gradient(up.dy, x, act, f, dx[v]);
       add_to(weight, norm.weight);
       add_to(bias, norm.bias);
     }
@@ -111,14 +112,27 @@ struct NormAct : torch::autograd::Function<NormAct> {
   }
 };
 
-// (images, channels) float32 of f(image * channels + channel, channel).
-template <typename F>
-at::Tensor by_image(const Shape& s, const F& f) {
-  at::Tensor out = at::empty({s.images, s.channels}, at::kFloat);
-  float* values = out.data_ptr<float>();
-  for (std::int64_t i = 0; i < out.numel(); ++i) values[i] = static_cast<float>(f(static_cast<std::size_t>(i), static_cast<std::size_t>(i % s.channels)));
-  return out;
-}
+// (images, channels) float32 for all images of one view or both, as the small network of an excitation takes and gives.
+class ByImage {
+ public:
+  explicit ByImage(const variable_list& views) : ByImage(at::empty({images(views), views[0].size(1)}, at::kFloat), views) {}
+  ByImage(const at::Tensor& all, const variable_list& views) : all_(all) {
+    std::int64_t first = 0;
+    for (const at::Tensor& x : views) {
+      views_.push_back(all.narrow(0, first, x.size(0)));
+      first += x.size(0);
+    }
+  }
+  const at::Tensor& all() const { return all_; }
+  const at::Tensor& of(std::size_t view) const { return views_[view]; }
+  float* write(std::size_t view) const { return views_[view].data_ptr<float>(); }
+  const float* read(std::size_t view) const { return floats(views_[view]); }
+
+ private:
+  static std::int64_t images(const variable_list& views) { return views[0].size(0) + (views.size() > 1 ? views[1].size(0) : 0); }
+  at::Tensor all_;
+  variable_list views_;
+};
 
 struct NormExcite : torch::autograd::Function<NormExcite> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const Maybe& tiles, const at::Tensor& weight,
@@ -126,22 +140,29 @@ struct NormExcite : torch::autograd::Function<NormExcite> {
                                const at::Tensor& squeeze, const at::Tensor& squeeze_bias, const at::Tensor& expand,
                                const at::Tensor& expand_bias, torch::nn::BatchNorm2dImpl* norm) {
     const variable_list x = to_list({whole, tiles.value_or(at::Tensor())}), y = to_list(joint_like(to_views(x)));
-    variable_list saved{weight, bias, squeeze, expand};
+    const ByImage offsets(x), means(x);
+    const float* shift = floats(bias);
+    std::vector<BatchNorm> batches;
     for (std::size_t v = 0; v < x.size(); ++v) {
-      const Shape s(x[v]);
-      const BatchNorm batch(x[v], s, *norm);
-      const float* shift = floats(bias);
-      const at::Tensor offset = by_image(s, [&](std::size_t i, std::size_t) { return batch.image_offset[i]; });
-      const at::Tensor means = by_image(s, [&](std::size_t i, std::size_t c) { return batch.image_offset[i] * batch.scale[c] + shift[c]; });
-      const Excited e(means, detached({squeeze, squeeze_bias, expand, expand_bias}));
-      const float* w = floats(e.weights);
-      Factors scales(batch.image_offset.size()), shifts(scales.size());
-      for (std::size_t i = 0; i < scales.size(); ++i) {
-        scales[i] = batch.scale[i % batch.scale.size()] * w[i];
-        shifts[i] = batch.shift[i % batch.shift.size()] * w[i];
-      }
+      const BatchNorm& batch = batches.emplace_back(x[v], Shape(x[v]), *norm);
+      float *offset = offsets.write(v), *mean = means.write(v);
+      for_channels(Shape(x[v]), [&](std::size_t i, std::size_t c) {
+        offset[i] = static_cast<float>(batch.image_offset[i]);
+        mean[i] = static_cast<float>(batch.image_offset[i] * batch.scale[c] + shift[c]);
+      });
+    }
+    const Excited e(means.all(), detached({squeeze, squeeze_bias, expand, expand_bias}));
+    const ByImage weights(e.weights, x);
+    variable_list saved{weight, bias, squeeze, expand, offsets.all(), e.means, e.hidden, e.weights};
+    for (std::size_t v = 0; v < x.size(); ++v) {
+      const float* w = weights.read(v);
+      Factors scales(batches[v].image_offset.size()), shifts(scales.size());
+      for_channels(Shape(x[v]), [&](std::size_t i, std::size_t c) {
+        scales[i] = batches[v].scale[c] * w[i];
+        shifts[i] = batches[v].shift[c] * w[i];
+      });
       scale_act(x[v], v == 0 ? residual : *residual_of_tiles, scales, shifts, 0, y[v]);
-      saved.insert(saved.end(), {x[v], y[v], batch.statistics, offset, e.means, e.hidden, e.weights});
+      saved.insert(saved.end(), {x[v], y[v], batches[v].statistics});
     }
     ctx->save_for_backward(saved);
     ctx->set_materialize_grads(false);
@@ -149,44 +170,49 @@ struct NormExcite : torch::autograd::Function<NormExcite> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    const Saved saved(ctx, 4, 7);
-    const Views dx = joint_like(saved.views_of(0)), residual = joint_like(dx);
-    at::Tensor weight, bias;
-    Excited::Gradient all;
-    for (std::size_t v = 0; v < saved.views(); ++v) {
-      const at::Tensor &x = saved.of(v, 0), &y = saved.of(v, 1), &statistics = saved.of(v, 2), &g_of_view = v == 0 ? residual.whole : residual.tiles;
-      const OfOutput up(gradients, v, saved.views(), x);
-      const Excited e(saved.of(v, 4), saved.of(v, 5), saved.of(v, 6));
-      const Shape s(x);
-      const ImageSums sums = gradient_sums(up.dy, up.again, y, x, s, floats(statistics), 0, g_of_view);
+    const Saved saved(ctx, 8, 3);
+    const variable_list x = to_list(saved.views_of(0)), dx = to_list(joint_like(to_views(x))), residual = to_list(joint_like(to_views(dx)));
+    const float *scale = floats(saved.common(0)), *shift = floats(saved.common(1));
+    const Excited e(saved.common(5), saved.common(6), saved.common(7));
+    const ByImage offsets(saved.common(4), x), weights(e.weights, x), of_weights(x);
+    std::vector<ImageSums> sums;
+    for (std::size_t v = 0; v < x.size(); ++v) {
+      const at::Tensor &y = saved.of(v, 1), &statistics = saved.of(v, 2);
+      const OfOutput up(gradients, v, x.size(), x[v]);
+      const ImageSums& of_view = sums.emplace_back(added_gradient_sums(up.dy, up.again, y, x[v], Shape(x[v]), floats(statistics), 0, residual[v]));
       // The output is relu(n w + residual) with n = scale (x - mean) / deviation + shift; w depends on the image's mean of n.
-      const float *scale = floats(saved.common(0)), *shift = floats(saved.common(1)), *inverse = floats(statistics) + s.channels;
-      const at::Tensor of_weights = by_image(s, [&](std::size_t i, std::size_t c) {
-        return sums.other[i] * scale[c] * inverse[c] + sums.sum[i] * shift[c];
+      const float* inverse = floats(statistics) + x[v].size(1);
+      float* of_weight = of_weights.write(v);
+      for_channels(Shape(x[v]), [&](std::size_t i, std::size_t c) {
+        of_weight[i] = static_cast<float>(of_view.other[i] * scale[c] * inverse[c] + of_view.sum[i] * shift[c]);
       });
-      const Excited::Gradient g = e.backward(of_weights, saved.common(2).detach(), saved.common(3).detach());
-      const float *w = floats(e.weights), *of_means = floats(g.means), *offset = floats(saved.of(v, 3));
-      std::vector<double> sum(sums.sum.size()), products(sums.sum.size());
+    }
+    const Excited::Gradient g = e.backward(of_weights.all(), saved.common(2).detach(), saved.common(3).detach());
+    const ByImage means(g.means, x);
+    at::Tensor weight, bias;
+    for (std::size_t v = 0; v < x.size(); ++v) {
+      const Shape s(x[v]);
+      const float *w = weights.read(v), *of_means = means.read(v), *offset = offsets.read(v);
+      std::vector<double>&sum = sums[v].sum, &products = sums[v].other;
       for (std::size_t i = 0; i < sum.size(); ++i) {
-        sum[i] = sums.sum[i] * w[i] + of_means[i];
-        products[i] = sums.other[i] * w[i] + static_cast<double>(of_means[i]) * offset[i];
+        sum[i] = sum[i] * w[i] + of_means[i];
+        products[i] = products[i] * w[i] + static_cast<double>(of_means[i]) * offset[i];
       }
-      const NormGradient norm(over_images(sum, s), over_images(products, s), saved.common(0).detach(), statistics,
+      const NormGradient norm(over_images(sum, s), over_images(products, s), saved.common(0).detach(), saved.of(v, 2),
                               static_cast<double>(s.rows()));
       GradientFactors f(sum.size());
-      for (std::size_t i = 0; i < sum.size(); ++i) {
-        const std::size_t c = i % norm.a.size();
+      for_channels(s, [&](std::size_t i, std::size_t c) {
         f.a[i] = static_cast<float>(norm.a[c] * w[i]);
         f.b[i] = static_cast<float>(norm.b[c]);
         f.c[i] = static_cast<float>(norm.c[c] + norm.a[c] * of_means[i] / static_cast<double>(s.pixels));
-      }
-      gradient(g_of_view, x, f, v == 0 ? dx.whole : dx.tiles);
+      });
+      added_gradient(residual[v], x[v], f, dx[v]);
       add_to(weight, norm.weight);
       add_to(bias, norm.bias);
-      all.add(g);
     }
-    return {dx.whole,    dx.tiles,         weight,     bias,           residual.whole, residual.tiles,
-            all.squeeze, all.squeeze_bias, all.expand, all.expand_bias, {}};
+    const Views of_x = to_views(dx), of_residual = to_views(residual);
+    return {of_x.whole, of_x.tiles,     weight,    bias,           of_residual.whole, of_residual.tiles,
+            g.squeeze,  g.squeeze_bias, g.expand, g.expand_bias, {}};
   }
 };
 
@@ -194,35 +220,42 @@ struct Excite : torch::autograd::Function<Excite> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const Maybe& tiles, const at::Tensor& squeeze,
                                const at::Tensor& squeeze_bias, const at::Tensor& expand, const at::Tensor& expand_bias) {
     const variable_list x = to_list({whole, tiles.value_or(at::Tensor())}), y = to_list(joint_like(to_views(x)));
-    variable_list saved{squeeze, expand};
+    variable_list means;
+    for (const at::Tensor& view : x) means.push_back(image_means(view));
+    const Excited e(at::cat(means), detached({squeeze, squeeze_bias, expand, expand_bias}));
+    const ByImage weights(e.weights, x);
     for (std::size_t v = 0; v < x.size(); ++v) {
-      const Excited e(image_means(x[v]), detached({squeeze, squeeze_bias, expand, expand_bias}));
-      scale_act(x[v], {}, to_factors(e.weights), Factors(static_cast<std::size_t>(e.weights.numel())), 1, y[v]);
-      saved.insert(saved.end(), {x[v], e.means, e.hidden, e.weights});
+      scale_act(x[v], {}, to_factors(weights.of(v)), Factors(static_cast<std::size_t>(weights.of(v).numel())), 1, y[v]);
     }
+    variable_list saved{squeeze, expand, e.means, e.hidden, e.weights};
+    saved.insert(saved.end(), x.begin(), x.end());
     ctx->save_for_backward(saved);
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    const Saved saved(ctx, 2, 4);
-    const Views dx = joint_like(saved.views_of(0));
-    Excited::Gradient all;
-    for (std::size_t v = 0; v < saved.views(); ++v) {
-      const at::Tensor &x = saved.of(v, 0), up = gradients[v].contiguous(kNhwc);
-      const Excited e(saved.of(v, 1), saved.of(v, 2), saved.of(v, 3));
-      const Shape s(x);
-      const Factors zero(static_cast<std::size_t>(s.channels));
-      const ImageSums sums = gradient_sums(up, {}, x, x, s, zero.data(), 1, {});
-      const Excited::Gradient g = e.backward(by_image(s, [&](std::size_t i, std::size_t) { return sums.other[i]; }),
-                                             saved.common(0).detach(), saved.common(1).detach());
-      GradientFactors f(sums.sum.size());
-      f.a = to_factors(e.weights);
-      for (std::size_t i = 0; i < f.c.size(); ++i) f.c[i] = floats(g.means)[i] / static_cast<float>(s.pixels);
-      gradient(up, x, f, v == 0 ? dx.whole : dx.tiles);
-      all.add(g);
+    const Saved saved(ctx, 5, 1);
+    const variable_list x = to_list(saved.views_of(0)), dx = to_list(joint_like(to_views(x)));
+    const Excited e(saved.common(2), saved.common(3), saved.common(4));
+    const ByImage weights(e.weights, x), of_weights(x);
+    variable_list up;
+    for (std::size_t v = 0; v < x.size(); ++v) {
+      up.push_back(gradients[v].contiguous(kNhwc));
+      const Factors zero(static_cast<std::size_t>(x[v].size(1)));
+      const ImageSums sums = gradient_sums(up[v], x[v], Shape(x[v]), zero.data(), {zero.data(), zero.data(), 1});
+      float* of_weight = of_weights.write(v);
+      for_channels(Shape(x[v]), [&](std::size_t i, std::size_t) { of_weight[i] = static_cast<float>(sums.other[i]); });
     }
-    return {dx.whole, dx.tiles, all.squeeze, all.squeeze_bias, all.expand, all.expand_bias};
+    const Excited::Gradient g = e.backward(of_weights.all(), saved.common(0).detach(), saved.common(1).detach());
+    const ByImage means(g.means, x);
+    for (std::size_t v = 0; v < x.size(); ++v) {
+      GradientFactors f(static_cast<std::size_t>(weights.of(v).numel()));
+      f.a = to_factors(weights.of(v));
+      for (std::size_t i = 0; i < f.c.size(); ++i) f.c[i] = means.read(v)[i] / static_cast<float>(Shape(x[v]).pixels);
+      added_gradient(up[v], x[v], f, dx[v]);
+    }
+    const Views of_x = to_views(dx);
+    return {of_x.whole, of_x.tiles, g.squeeze, g.squeeze_bias, g.expand, g.expand_bias};
   }
 };
 
@@ -266,7 +299,10 @@ void scale_act_(at::Tensor& x, const at::Tensor& scale, const at::Tensor& residu
 at::Tensor image_means(const at::Tensor& x) {
   const Shape s(x);
   const ImageSums sums = moments(x, s, Factors(static_cast<std::size_t>(s.channels)));
-  return by_image(s, [&](std::size_t i, std::size_t) { return sums.sum[i] / static_cast<double>(s.pixels); });
+  const at::Tensor means = at::empty({s.images, s.channels}, at::kFloat);
+  float* mean = means.data_ptr<float>();
+  for (std::size_t i = 0; i < sums.sum.size(); ++i) mean[i] = static_cast<float>(sums.sum[i] / static_cast<double>(s.pixels));
+  return means;
 }
 
 at::Tensor channel_weights(const at::Tensor& means, const Excitation& w) {

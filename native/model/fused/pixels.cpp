@@ -1,14 +1,15 @@
 #include "model/fused/pixels.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
+
+#include "model/fused/threads.h"
 
 namespace cellcam::model::fused {
 
 namespace {
 
 constexpr std::int64_t kBlock = 64;  // pixels whose sums stay in float32
+constexpr std::int64_t kParts = 32;  // that threads share: so many that none waits long for the others
 
 // Calls f(T) with the tensor's type of value.
 template <typename F>
@@ -21,50 +22,86 @@ T* data(const at::Tensor& x) {
   return x.defined() ? static_cast<T*>(x.data_ptr()) : nullptr;
 }
 
-// Calls f(image, first row, rows) for stretches of rows within one image, in parallel. Threads share blocks of rows, not rows: what a
-// block sums up does not depend on their number.
-template <typename F>
-void for_rows(const Shape& s, const F& f) {
-  const std::int64_t blocks = (s.pixels + kBlock - 1) / kBlock, grain = std::max<std::int64_t>(1, 32768 / (kBlock * s.channels));
-  at::parallel_for(0, s.images * blocks, grain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t block = begin; block < end;) {
-      const std::int64_t image = block / blocks, next = std::min(end, (image + 1) * blocks);
-      const std::int64_t first = (block - image * blocks) * kBlock, last = std::min((next - image * blocks) * kBlock, s.pixels);
-      f(image, image * s.pixels + first, last - first);
-      block = next;
-    }
-  });
-}
+// Calls f(part, image, first row, rows) for stretches of rows within one image, in parallel. Parts are of whole blocks, and there are no more of them for
+// more threads: what is summed up does not depend on these.
+class Parts {
+ public:
+  explicit Parts(const Shape& s) : s_(s), blocks_((s.pixels + kBlock - 1) / kBlock) {
+    const std::int64_t all = s.images * blocks_, least = std::max<std::int64_t>(1, 32768 / (kBlock * s.channels));
+    count_ = std::clamp<std::int64_t>(all / least, 1, kParts);
+  }
+  std::int64_t count() const { return count_; }
+  std::int64_t first_image(std::int64_t part) const { return first_block(part) / blocks_; }
+  std::int64_t images(std::int64_t part) const { return (first_block(part + 1) - 1) / blocks_ + 1 - first_image(part); }
+
+  template <typename F>
+  void for_rows(const F& f) const {
+    Numbers parts(count_);
+    const auto work = [&] {
+      parts.each([&](std::int64_t part) {
+        for (std::int64_t block = first_block(part), end = first_block(part + 1); block < end;) {
+          const std::int64_t image = block / blocks_, next = std::min(end, (image + 1) * blocks_);
+          const std::int64_t first = (block - image * blocks_) * kBlock, last = std::min((next - image * blocks_) * kBlock, s_.pixels);
+          f(part, image, image * s_.pixels + first, last - first);
+          block = next;
+        }
+      });
+    };
+    if (count_ == 1) work();
+    else on_all_threads(work);
+  }
+
+ private:
+  std::int64_t first_block(std::int64_t part) const { return s_.images * blocks_ * part / count_; }
+
+  const Shape& s_;
+  std::int64_t blocks_, count_;
+};
 
 // `add(first row, rows, sum, other)` adds the sums of some rows.
 template <typename F>
 ImageSums image_sums(const Shape& s, const F& add) {
-  const auto size = static_cast<std::size_t>(s.images * s.channels);
-  std::vector<ImageSums> partial(static_cast<std::size_t>(at::get_num_threads()));
-  for_rows(s, [&](std::int64_t image, std::int64_t first, std::int64_t count) {
-    ImageSums& mine = partial[static_cast<std::size_t>(at::get_thread_num())];
+  const Parts parts(s);
+  std::vector<ImageSums> partial(static_cast<std::size_t>(parts.count()));
+  parts.for_rows([&](std::int64_t part, std::int64_t image, std::int64_t first, std::int64_t count) {
+    ImageSums& mine = partial[static_cast<std::size_t>(part)];
+    const auto size = static_cast<std::size_t>(parts.images(part) * s.channels);
     mine.sum.resize(size);
     mine.other.resize(size);
     std::vector<float> block(static_cast<std::size_t>(2 * s.channels));
     float *block_sum = block.data(), *block_other = block_sum + s.channels;
+    const std::int64_t at = (image - parts.first_image(part)) * s.channels;
+    double *sum = mine.sum.data() + at, *other = mine.other.data() + at;
     for (std::int64_t row = first; row < first + count; row += kBlock) {
       std::fill(block.begin(), block.end(), 0.0f);
       add(row, std::min(kBlock, first + count - row), block_sum, block_other);
-      double *sum = &mine.sum[static_cast<std::size_t>(image * s.channels)], *other = &mine.other[static_cast<std::size_t>(image * s.channels)];
       for (std::int64_t c = 0; c < s.channels; ++c) {
         sum[c] += block_sum[c];
         other[c] += block_other[c];
       }
     }
   });
+  const auto size = static_cast<std::size_t>(s.images * s.channels);
   ImageSums total{std::vector<double>(size), std::vector<double>(size)};
-  for (const ImageSums& mine : partial) {
+  for (std::size_t part = 0; part < partial.size(); ++part) {
+    const ImageSums& mine = partial[part];
+    const std::int64_t at = parts.first_image(static_cast<std::int64_t>(part)) * s.channels;
+    double *sum = total.sum.data() + at, *other = total.other.data() + at;
     for (std::size_t i = 0; i < mine.sum.size(); ++i) {
-      total.sum[i] += mine.sum[i];
-      total.other[i] += mine.other[i];
+      sum[i] += mine.sum[i];
+      other[i] += mine.other[i];
     }
   }
   return total;
+}
+
+// Calls f(kernels, first value, first factor, rows) for stretches of rows. Factors are (channels) or (images, channels).
+template <typename T, typename F>
+void for_stretches(const Shape& s, const Factors& factors, const F& f) {
+  const std::int64_t step = static_cast<std::int64_t>(factors.size()) == s.channels ? 0 : s.channels;
+  Parts(s).for_rows([&](std::int64_t, std::int64_t image, std::int64_t row, std::int64_t rows) {
+    f(row_kernels(T{}), row * s.channels, image * step, rows);
+  });
 }
 
 }  // namespace
@@ -73,7 +110,10 @@ Factors to_factors(const at::Tensor& x) { return {floats(x), floats(x) + x.numel
 
 std::vector<double> over_images(const std::vector<double>& values, const Shape& s) {
   std::vector<double> total(static_cast<std::size_t>(s.channels));
-  for (std::size_t i = 0; i < values.size(); ++i) total[i % total.size()] += values[i];
+  const double* of_image = values.data();
+  for (std::int64_t image = 0; image < s.images; ++image, of_image += s.channels) {
+    for (std::int64_t c = 0; c < s.channels; ++c) total[static_cast<std::size_t>(c)] += of_image[c];
+  }
   return total;
 }
 
@@ -99,38 +139,56 @@ ImageSums moments(const at::Tensor& x, const Shape& s, const Factors& centre) {
 void scale_act(const at::Tensor& x, const at::Tensor& residual, const Factors& scale, const Factors& shift, Slope slope,
                const at::Tensor& y) {
   const Shape s(x);
-  const std::int64_t step = static_cast<std::int64_t>(scale.size()) == s.channels ? 0 : s.channels;
   with_type(x, [&](auto type) {
     using T = decltype(type);
-    for_rows(s, [&](std::int64_t image, std::int64_t row, std::int64_t rows) {
-      const std::int64_t at = row * s.channels;
-      row_kernels(type).apply(data<T>(x) + at, residual.defined() ? data<T>(residual) + at : nullptr, rows, s.channels,
-                              scale.data() + image * step, shift.data() + image * step, slope, data<T>(y) + at);
+    for_stretches<T>(s, scale, [&](const auto& kernels, std::int64_t at, std::int64_t k, std::int64_t rows) {
+      kernels.apply(data<T>(x) + at, residual.defined() ? data<T>(residual) + at : nullptr, rows, s.channels, scale.data() + k, shift.data() + k, slope,
+                    data<T>(y) + at);
     });
   });
 }
 
-ImageSums gradient_sums(const at::Tensor& dy, const at::Tensor& again, const at::Tensor& y, const at::Tensor& x, const Shape& s, const float* centre,
-                        Slope slope, const at::Tensor& g) {
+ImageSums gradient_sums(const at::Tensor& dy, const at::Tensor& x, const Shape& s, const float* centre, const Activation& act) {
   return with_type(x, [&](auto type) {
     using T = decltype(type);
     const auto& kernels = row_kernels(type);
     return image_sums(s, [&](std::int64_t row, std::int64_t rows, float* sum, float* products) {
       const std::int64_t at = row * s.channels;
-      kernels.gradient_moments(data<T>(dy) + at, again.defined() ? data<T>(again) + at : nullptr, data<T>(y) + at, data<T>(x) + at, rows, s.channels,
-                               centre, slope, g.defined() ? data<T>(g) + at : nullptr, sum, products);
+      kernels.gradient_moments(data<T>(dy) + at, data<T>(x) + at, rows, s.channels, centre, act.scale, act.shift, act.slope, sum, products);
     });
   });
 }
 
-void gradient(const at::Tensor& g, const at::Tensor& x, const GradientFactors& f, const at::Tensor& dx) {
+ImageSums added_gradient_sums(const at::Tensor& dy, const at::Tensor& again, const at::Tensor& y, const at::Tensor& x, const Shape& s, const float* centre,
+                              Slope slope, const at::Tensor& g) {
+  return with_type(x, [&](auto type) {
+    using T = decltype(type);
+    const auto& kernels = row_kernels(type);
+    return image_sums(s, [&](std::int64_t row, std::int64_t rows, float* sum, float* products) {
+      const std::int64_t at = row * s.channels;
+      kernels.added_gradient_moments(data<T>(dy) + at, again.defined() ? data<T>(again) + at : nullptr, data<T>(y) + at, data<T>(x) + at, rows,
+                                     s.channels, centre, slope, data<T>(g) + at, sum, products);
+    });
+  });
+}
+
+void gradient(const at::Tensor& dy, const at::Tensor& x, const Activation& act, const GradientFactors& f, const at::Tensor& dx) {
   const Shape s(x);
-  const std::int64_t step = static_cast<std::int64_t>(f.a.size()) == s.channels ? 0 : s.channels;
   with_type(x, [&](auto type) {
     using T = decltype(type);
-    for_rows(s, [&](std::int64_t image, std::int64_t row, std::int64_t rows) {
-      const std::int64_t at = row * s.channels, k = image * step;
-      row_kernels(type).gradient(data<T>(g) + at, data<T>(x) + at, rows, s.channels, f.a.data() + k, f.b.data() + k, f.c.data() + k, data<T>(dx) + at);
+    for_stretches<T>(s, f.a, [&](const auto& kernels, std::int64_t at, std::int64_t k, std::int64_t rows) {
+      kernels.gradient(data<T>(dy) + at, data<T>(x) + at, rows, s.channels, act.scale, act.shift, act.slope, f.a.data() + k, f.b.data() + k, f.c.data() + k,
+                       data<T>(dx) + at);
+    });
+  });
+}
+
+void added_gradient(const at::Tensor& g, const at::Tensor& x, const GradientFactors& f, const at::Tensor& dx) {
+  const Shape s(x);
+  with_type(x, [&](auto type) {
+    using T = decltype(type);
+    for_stretches<T>(s, f.a, [&](const auto& kernels, std::int64_t at, std::int64_t k, std::int64_t rows) {
+      kernels.added_gradient(data<T>(g) + at, data<T>(x) + at, rows, s.channels, f.a.data() + k, f.b.data() + k, f.c.data() + k, data<T>(dx) + at);
     });
   });
 }

@@ -31,6 +31,15 @@ Factors to_factors(const at::Tensor& x);
 // The values of a float32 tensor.
 inline const float* floats(const at::Tensor& x) { return x.const_data_ptr<float>(); }
 
+// Calls f(image * channels + channel, channel) for all of them.
+template <typename F>
+void for_channels(const Shape& s, const F& f) {
+  const auto channels = static_cast<std::size_t>(s.channels), size = static_cast<std::size_t>(s.images) * channels;
+  for (std::size_t first = 0; first < size; first += channels) {
+    for (std::size_t c = 0; c < channels; ++c) f(first + c, c);
+  }
+}
+
 // Two sums over each image's pixels, (images, channels) each, in float64 over blocks of pixels in float32.
 struct ImageSums {
   std::vector<double> sum, other;
@@ -45,20 +54,29 @@ Factors first_pixel(const at::Tensor& x);
 // Sums of x - centre and of its square.
 ImageSums moments(const at::Tensor& x, const Shape& s, const Factors& centre);
 
-// Sums of g and of g (x - centre), g being the gradient before the activation, of dy and `again` together. `centre` (channels). `again` may be
-// undefined; then g, which is written, may be too.
-ImageSums gradient_sums(const at::Tensor& dy, const at::Tensor& again, const at::Tensor& y, const at::Tensor& x, const Shape& s, const float* centre,
-                        Slope slope, const at::Tensor& g);
-
 // y = act(x * scale + shift + residual).
 void scale_act(const at::Tensor& x, const at::Tensor& residual, const Factors& scale, const Factors& shift, Slope slope,
                const at::Tensor& y);
 
-// dx = g a + x b + c. dx may be g.
+// What made an output of x: act(x * scale + shift), both (channels).
+struct Activation {
+  const float *scale, *shift;
+  Slope slope;
+};
+
+// Sums of g and of g (x - centre), g being the gradient before the activation. `centre` (channels).
+ImageSums gradient_sums(const at::Tensor& dy, const at::Tensor& x, const Shape& s, const float* centre, const Activation& act);
+// dx = g a + x b + c. dx may be dy.
 struct GradientFactors {
   Factors a, b, c;
   explicit GradientFactors(std::size_t size) : a(size), b(size), c(size) {}
 };
-void gradient(const at::Tensor& g, const at::Tensor& x, const GradientFactors& f, const at::Tensor& dx);
+void gradient(const at::Tensor& dy, const at::Tensor& x, const Activation& act, const GradientFactors& f, const at::Tensor& dx);
+
+// The same where a residual was added: the output's sign tells what the activation did. g, of dy and `again` together, is written by the first.
+// `again` may be undefined.
+ImageSums added_gradient_sums(const at::Tensor& dy, const at::Tensor& again, const at::Tensor& y, const at::Tensor& x, const Shape& s, const float* centre,
+                              Slope slope, const at::Tensor& g);
+void added_gradient(const at::Tensor& g, const at::Tensor& x, const GradientFactors& f, const at::Tensor& dx);
 
 }  // namespace cellcam::model::fused

@@ -3,6 +3,8 @@
 #include <ATen/Functions.h>
 #include <ATen/autocast_mode.h>
 
+#include <vector>
+
 #include "model/fused/conv_views.h"
 #include "model/fused/joint.h"
 #include "model/fused/matrix_product.h"
@@ -45,18 +47,21 @@ struct PointwiseConv : torch::autograd::Function<PointwiseConv> {
     const Views views = seen(to_views(x), stride);
     const at::Tensor dy = joint_rows(to_views(dy_views));
     variable_list out(4);
+    std::vector<MatrixProduct> products;
     if (ctx->needs_input_grad(0)) {
       out[0] = at::empty_like(weight);
-      multiply(dy.t(), joint_rows(views), out[0].flatten(1));
+      products.push_back({dy.t(), joint_rows(views), out[0].flatten(1)});
     }
-    if (ctx->needs_input_grad(1)) {
-      const at::Tensor rows = empty_rows(dy, weight.size(1));
-      multiply(dy, weight.flatten(1), rows);
+    const at::Tensor rows = empty_rows(dy, weight.size(1));
+    const bool wants_x = ctx->needs_input_grad(1);
+    if (wants_x) products.push_back({dy, weight.flatten(1), rows});
+    multiply(products);
+    if (wants_x) {
       const variable_list dx = to_list(from_rows(rows, views));
       for (std::size_t v = 0; v < x.size(); ++v) {
         out[v + 2] = dx[v];
         if (stride == 1) continue;
-        out[v + 2] = at::zeros(x[v].sizes(), x[v].options().memory_format(kNhwc));
+        out[v + 2] = at::empty(x[v].sizes(), x[v].options(), kNhwc).zero_();
         sparse(out[v + 2], stride).copy_(dx[v]);
       }
     }

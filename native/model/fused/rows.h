@@ -21,13 +21,18 @@ struct RowKernels {
   void (*apply)(const T* x, const T* residual, std::int64_t rows, std::int64_t channels, const float* scale, const float* shift,
                 Slope slope, T* y);
 
-  // With g = dy + again where y > 0, else slope times that: sum[c] += g and products[c] += g * (x - centre[c]). `again` may be null; then g, which is
-  // written, may be too.
-  void (*gradient_moments)(const T* dy, const T* again, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* centre,
-                           Slope slope, T* g, float* sum, float* products);
+  // With g = dy where x * scale[c] + shift[c] > 0, else slope * dy: sum[c] += g and products[c] += g * (x - centre[c]).
+  void (*gradient_moments)(const T* dy, const T* x, std::int64_t rows, std::int64_t channels, const float* centre, const float* scale,
+                           const float* shift, Slope slope, float* sum, float* products);
 
-  // dx = g * a[c] + x * b[c] + c[c]. dx may be g.
-  void (*gradient)(const T* g, const T* x, std::int64_t rows, std::int64_t channels, const float* a, const float* b, const float* c, T* dx);
+  // dx = g * a[c] + x * b[c] + c0[c] with that g. dx may be dy.
+  void (*gradient)(const T* dy, const T* x, std::int64_t rows, std::int64_t channels, const float* scale, const float* shift, Slope slope,
+                   const float* a, const float* b, const float* c0, T* dx);
+
+  // The same two where y, of which the sign is asked, holds something else too; g, of dy + again, is written by the first. `again` may be null.
+  void (*added_gradient_moments)(const T* dy, const T* again, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* centre,
+                                 Slope slope, T* g, float* sum, float* products);
+  void (*added_gradient)(const T* g, const T* x, std::int64_t rows, std::int64_t channels, const float* a, const float* b, const float* c0, T* dx);
 };
 
 // For this CPU.

@@ -54,12 +54,46 @@ void apply(const T* x, const T* residual, std::int64_t rows, std::int64_t channe
   }
 }
 
-template <bool added, bool written, typename T>
-void gradient_moments_of(const T* dy, const T* again, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* __restrict centre,
-                         float slope, T* __restrict g, float* __restrict sum, float* __restrict products) {
+template <typename T>
+void gradient_moments(const T* __restrict dy, const T* __restrict x, std::int64_t rows, std::int64_t channels, const float* __restrict centre,
+                      const float* __restrict scale, const float* __restrict shift, float slope, float* __restrict sum, float* __restrict products) {
+  std::int64_t row = 0;
+  for (; row + 2 <= rows; row += 2, dy += 2 * channels, x += 2 * channels) {
+    const T *dy1 = dy + channels, *x1 = x + channels;
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const float first = get(x + c), second = get(x1 + c);
+      const float g = get(dy + c) * (first * scale[c] + shift[c] > 0 ? 1.0f : slope), g1 = get(dy1 + c) * (second * scale[c] + shift[c] > 0 ? 1.0f : slope);
+      sum[c] += g + g1;
+      products[c] += g * (first - centre[c]) + g1 * (second - centre[c]);
+    }
+  }
+  for (; row < rows; ++row, dy += channels, x += channels) {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const float only = get(x + c), g = get(dy + c) * (only * scale[c] + shift[c] > 0 ? 1.0f : slope);
+      sum[c] += g;
+      products[c] += g * (only - centre[c]);
+    }
+  }
+}
+
+template <typename T>
+void gradient(const T* dy, const T* x, std::int64_t rows, std::int64_t channels, const float* __restrict scale, const float* __restrict shift, float slope,
+              const float* __restrict a, const float* __restrict b, const float* __restrict c0, T* dx) {
+  for (std::int64_t row = 0; row < rows; ++row, dy += channels, x += channels, dx += channels) {
+#pragma GCC ivdep
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const float v = get(x + c), g = get(dy + c) * (v * scale[c] + shift[c] > 0 ? 1.0f : slope);
+      put(g * a[c] + v * b[c] + c0[c], dx + c);
+    }
+  }
+}
+
+template <bool twice, typename T>
+void added_gradient_moments_of(const T* dy, const T* again, const T* y, const T* x, std::int64_t rows, std::int64_t channels,
+                               const float* __restrict centre, float slope, T* __restrict g, float* __restrict sum, float* __restrict products) {
   const auto term = [&](std::int64_t i) {
-    const float value = (added ? get(dy + i) + get(again + i) : get(dy + i)) * (get(y + i) > 0 ? 1.0f : slope);
-    if constexpr (written) put(value, g + i);
+    const float value = (twice ? get(dy + i) + get(again + i) : get(dy + i)) * (get(y + i) > 0 ? 1.0f : slope);
+    put(value, g + i);
     return value;
   };
   std::int64_t row = 0, i = 0;
@@ -80,15 +114,15 @@ void gradient_moments_of(const T* dy, const T* again, const T* y, const T* x, st
 }
 
 template <typename T>
-void gradient_moments(const T* dy, const T* again, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* centre, float slope,
-                      T* g, float* sum, float* products) {
-  (again != nullptr ? gradient_moments_of<true, true, T> : g != nullptr ? gradient_moments_of<false, true, T> : gradient_moments_of<false, false, T>)(
-      dy, again, y, x, rows, channels, centre, slope, g, sum, products);
+void added_gradient_moments(const T* dy, const T* again, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* centre,
+                            float slope, T* g, float* sum, float* products) {
+  (again != nullptr ? added_gradient_moments_of<true, T> : added_gradient_moments_of<false, T>)(dy, again, y, x, rows, channels, centre, slope, g, sum,
+                                                                                                products);
 }
 
 template <typename T>
-void gradient(const T* g, const T* x, std::int64_t rows, std::int64_t channels, const float* __restrict a, const float* __restrict b,
-              const float* __restrict c0, T* dx) {
+void added_gradient(const T* g, const T* x, std::int64_t rows, std::int64_t channels, const float* __restrict a, const float* __restrict b,
+                    const float* __restrict c0, T* dx) {
   for (std::int64_t row = 0; row < rows; ++row, g += channels, x += channels, dx += channels) {
 #pragma GCC ivdep
     for (std::int64_t c = 0; c < channels; ++c) put(get(g + c) * a[c] + get(x + c) * b[c] + c0[c], dx + c);
@@ -97,5 +131,5 @@ void gradient(const T* g, const T* x, std::int64_t rows, std::int64_t channels, 
 
 template <typename T>
 constexpr RowKernels<T> kernels() {
-  return {moments<T>, apply<T>, gradient_moments<T>, gradient<T>};
+  return {moments<T>, apply<T>, gradient_moments<T>, gradient<T>, added_gradient_moments<T>, added_gradient<T>};
 }
