@@ -1,66 +1,66 @@
-// Our own loops over pixels on the CPU: their threads, and convolutions in groups of four and eight channels against LibTorch's in float64.
+// Our own loops over pixels on the CPU: their threads, and convolutions in groups of a few channels against LibTorch's in float64.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <atomic>
 
 #include "check.h"
+#include "conv_check.h"
 #include "model/fused/grouped_conv.h"
 #include "model/fused/grouped_loops.h"
 #include "model/fused/pixels.h"
-#include "reference.h"
 
 namespace cellcam::tests {
 
 namespace {
 
+using model::Views;
 using model::fused::kNhwc;
 
-struct Case {
-  std::int64_t images, channels, group, height, width;
-};
-// One pixel; narrower than what one loop takes; several loops in a row, the last of them shorter; several strips of an image.
-constexpr Case kCases[] = {{1, 32, 4, 1, 1}, {2, 64, 4, 5, 3}, {3, 128, 4, 13, 29}, {2, 32, 4, 150, 41},
-                           {1, 32, 8, 1, 1}, {2, 64, 8, 5, 3}, {3, 128, 8, 13, 29}, {2, 32, 8, 150, 41}};
+constexpr double kTolerance = 1e-6;
 
-void check_close(const at::Tensor& value, const at::Tensor& expected, const Case& c, const std::string& what) {
-  std::ostringstream text;
-  text << what << " of " << c.images << " x " << c.channels << " x " << c.height << " x " << c.width << " in groups of " << c.group << ": relative error "
-       << distance(value, expected);
-  check(distance(value, expected) < 1e-6, text.str());  // NaN fails
-}
+// In groups of 4, 8, 16 and 32. Images of few pixels, with tiles of one; narrower than what one loop takes; several loops in a row, the last of them
+// shorter; several strips of an image; even and odd sizes where every other pixel is seen.
+constexpr ConvCase kCases[] = {{1, 32, 32, 3, 1, 8, 2, 2},    {2, 64, 64, 3, 1, 16, 5, 3},   {3, 128, 128, 3, 1, 32, 13, 29}, {2, 32, 32, 3, 1, 8, 150, 41},
+                               {1, 32, 32, 3, 1, 4, 2, 2},    {2, 64, 64, 3, 1, 8, 5, 3},    {3, 128, 128, 3, 1, 16, 13, 29}, {2, 32, 32, 3, 1, 4, 150, 41},
+                               {1, 32, 32, 3, 2, 8, 2, 2},    {2, 32, 32, 3, 2, 4, 7, 10},   {2, 64, 64, 3, 2, 8, 150, 41},   {1, 32, 32, 3, 2, 2, 2, 3},
+                               {2, 64, 64, 3, 2, 4, 12, 12},  {2, 64, 64, 3, 2, 2, 9, 30},   {1, 32, 32, 3, 2, 1, 151, 44}};
 
-const Register grouped("convolutions in groups of four and eight: outputs and gradients", [] {
-  if (model::fused::grouped_loops(4) == nullptr) throw Skipped("this CPU has no AVX2");
-  for (const Case& c : kCases) {
-    if (model::fused::grouped_loops(c.group) == nullptr) continue;  // eight with AVX2 only
-    const at::Tensor x = at::randn({c.images, c.channels, c.height, c.width}).contiguous(kNhwc).requires_grad_(true);
-    const at::Tensor w = at::randn({c.channels, c.group, 3, 3}).contiguous(kNhwc).requires_grad_(true), bias = at::randn({c.channels});
-    check(model::fused::groups_fit(x, w, 1) && !model::fused::groups_fit(x, w, 2), "whether groups fit");
-    const at::Tensor x64 = x.detach().to(at::kDouble).requires_grad_(true), w64 = w.detach().to(at::kDouble).requires_grad_(true);
-    const at::Tensor y = model::fused::grouped_conv(x, w), y64 = at::conv2d(x64, w64, {}, 1, 1, 1, c.channels / c.group);
-    check(y.is_contiguous(kNhwc), "the output is not in NHWC");
-    check_close(y, y64, c, "output");
-
-    const at::Tensor dy = at::randn(y.sizes());  // NCHW, as a gradient may come
-    const auto gradients = torch::autograd::grad({y}, {x, w}, {dy}), expected = torch::autograd::grad({y64}, {x64, w64}, {dy.to(at::kDouble)});
-    check_close(gradients[0], expected[0], c, "gradient of the input");
-    check_close(gradients[1], expected[1], c, "gradient of the weight");
-
-    const at::Tensor shifted = (y64 + bias.to(at::kDouble).view({1, -1, 1, 1})).detach();
-    const at::NoGradGuard no_gradients;
-    for (const double slope : {0.0, 0.25, 1.0}) {
-      const at::Tensor acted = model::fused::grouped_conv_act(x, w, bias, static_cast<float>(slope));
-      check_close(acted, at::leaky_relu(shifted, slope), c, "output with bias and activation");
+const Register grouped("convolutions in groups of a few channels: outputs and gradients", [] {
+  if (model::fused::grouped_loops(4, 1) == nullptr) throw Skipped("this CPU has no AVX2");
+  with_threads([] {
+    for (const ConvCase& c : kCases) {
+      if (model::fused::grouped_loops(c.in / c.groups, c.stride) == nullptr) continue;  // with AVX2 only
+      check_conv(c, kTolerance, [&](const Views& x, const at::Tensor& w) {
+        check(model::fused::groups_fit(x, w, c.stride, c.groups), text_of(c, "whether groups fit"));
+        const Views y = model::fused::grouped_conv(x, w, c.stride);
+        check(y.whole.is_contiguous(kNhwc), text_of(c, "order of the output"));
+        return y;
+      });
+      check_conv_act(c, kTolerance, [&](const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias, float slope, const at::Tensor& residual) {
+        if (!residual.defined()) return model::fused::grouped_conv_act(x, w, bias, c.stride, slope);
+        const at::Tensor sum = model::fused::grouped_conv_act(x, w, bias, c.stride, 1).add_(residual);  // it takes none itself
+        return at::Tensor(residual).copy_(at::leaky_relu(sum, slope));
+      });
     }
-  }
+  });
 });
 
-const Register in_parallel("loops over pixels run on several threads, whose number moves sums by float64's rounding only", [] {
+const Register unfit("convolutions in groups that are left to others", [] {
+  if (model::fused::grouped_loops(8, 1) == nullptr) throw Skipped("this CPU has no AVX2, or has AVX-512");
+  const auto fits = [](std::int64_t channels, std::int64_t group, std::int64_t stride, std::int64_t kernel = 3) {
+    const at::Tensor x = at::zeros({1, channels, 6, 6}).contiguous(kNhwc), w = at::zeros({channels, group, kernel, kernel});
+    return model::fused::groups_fit(x, w, stride, channels / group);
+  };
+  check(fits(64, 8, 1) && fits(64, 16, 2), "the usual cases");
+  check(!fits(64, 16, 1) && !fits(64, 64, 2), "groups that others are faster at");
+  check(!fits(48, 8, 1) && !fits(96, 12, 2), "part of a chunk");
+  check(!fits(64, 8, 3) && !fits(64, 8, 1, 1), "another stride or kernel");
+});
+
+const Register in_parallel("loops over pixels run on several threads, whose number moves no sum", [] {
   const int threads = at::get_num_threads();
   const at::Tensor x = at::randn({3, 24, 31, 31}, at::make_generator<at::CPUGeneratorImpl>(5)).contiguous(kNhwc);
   std::atomic<int> others{0};
@@ -75,8 +75,8 @@ const Register in_parallel("loops over pixels run on several threads, whose numb
   check(others > 0, "at::parallel_for ran on one thread: OpenMP is missing from the compiler's options");
 #endif
   for (std::size_t i = 0; i < one.sum.size(); ++i) {
-    check_near(three.sum[i], one.sum[i], 1e-13, "sum over the pixels of an image by three threads");
-    check_near(three.other[i], one.other[i], 1e-13, "sum of squares by three threads");
+    check(three.sum[i] == one.sum[i], "sum over the pixels of an image by three threads");
+    check(three.other[i] == one.other[i], "sum of squares by three threads");
   }
 });
 

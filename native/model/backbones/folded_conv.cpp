@@ -92,8 +92,8 @@ at::Tensor FoldedConv::operator()(const at::Tensor& x_in, torch::nn::Conv2dImpl&
     if (!folded.packed_right.defined()) folded.packed_right = fused::pointwise_weight(folded.weight);
     return fused::pointwise_conv_act(x, folded.packed_right, folded.bias, shape_.stride, slope, to_add_to(residual, x));
   }
-  if (!residual.defined() && fused::groups_fit(x, folded.weight, shape_.stride)) {
-    return fused::grouped_conv_act(x, folded.weight, folded.bias, slope);
+  if (!residual.defined() && fused::groups_fit(x, folded.weight, shape_.stride, shape_.groups)) {
+    return fused::grouped_conv_act(x, folded.weight, folded.bias, shape_.stride, slope);
   }
   if (onednn() && is_nhwc(x) && (dtype == at::kFloat || dtype == at::kBFloat16)) return by_onednn(x, folded, slope, residual);
   return activate(at::conv2d(x, folded.weight, folded.bias, shape_.stride, shape_.padding(), 1, shape_.groups), slope, residual);

@@ -96,10 +96,8 @@ Views ConvNorm::convolve(const Views& x) {
   if (fused::joins_spatially(x, conv_->weight, shape.stride, shape.groups)) {
     return fused::joint_spatial_conv(x, conv_->weight, shape.stride, shape.padding());
   }
-  return x.map([&](const torch::Tensor& view) {
-    if (fused::groups_fit(view, conv_->weight, shape.stride)) return fused::grouped_conv(view, conv_->weight);
-    return conv_->forward(view);
-  });
+  if (fused::groups_fit(x, conv_->weight, shape.stride, shape.groups)) return fused::grouped_conv(x, conv_->weight, shape.stride);
+  return x.map([&](const torch::Tensor& view) { return conv_->forward(view); });
 }
 
 Views ConvNorm::operator()(const Views& x, fused::Slope slope, const Views& residual) {

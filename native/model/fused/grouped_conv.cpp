@@ -3,14 +3,14 @@
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
+#include "model/fused/conv_views.h"
 #include "model/fused/grouped_loops.h"
-#include "model/fused/pixels.h"
+#include "model/fused/threads.h"
 #include "model/switches.h"
 
 namespace cellcam::model::fused {
@@ -20,151 +20,323 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t kChunk = 32;  // channels that are brought together at a time: two cache lines of a pixel
+constexpr std::int64_t kChunk = 32;  // channels that are brought together at a time: two cache lines of a pixel, and whole groups
 constexpr std::int64_t kBlocks = kChunk / kLanes;
 constexpr std::int64_t kPacked = std::int64_t{1} << 15;  // floats of a strip: a quarter of a usual second-level cache
+constexpr std::int64_t kKernel = 3;
+constexpr std::int64_t kParts = 16;  // of all pixels and chunks, at least, for threads to share
+constexpr std::int64_t kAhead = 16;  // pixels that are asked for before they are read
 
 struct Size {
   std::int64_t images, height, width, channels;
   explicit Size(const at::Tensor& x) : images(x.size(0)), height(x.size(2)), width(x.size(3)), channels(x.size(1)) {}
+  std::int64_t at(std::int64_t image, std::int64_t row, std::int64_t column) const { return ((image * height + row) * width + column) * channels; }
 };
 
-// Rows of one image, of one chunk of its channels.
+struct Group {
+  std::int64_t channels, stride;
+  Group(const at::Tensor& weight, std::int64_t stride_) : channels(weight.size(1)), stride(stride_) {}
+  std::int64_t blocks() const { return (channels + kLanes - 1) / kLanes; }
+  std::int64_t in_block() const { return std::min(channels, kLanes); }
+  // The first of the blocks that lead to a block.
+  std::int64_t first_block(std::int64_t block) const { return block / blocks() * blocks(); }
+  std::int64_t outputs(std::int64_t inputs) const { return (inputs - 1) / stride + 1; }
+  std::int64_t seen(std::int64_t outputs) const { return (outputs - 1) * stride + kKernel; }
+};
+
+// Rows of one image of a view, of one chunk of its channels.
 struct Strip {
-  std::int64_t image, channel, first, rows;
+  std::size_t view;
+  std::int64_t image, first, rows, channel;
 };
 
-// Calls f(strip, memory) for all of them, in parallel. `memory` holds the rows of a strip with their border, and `besides` floats for each row.
+// The rows of all images of some views, cut so short that `floats(rows, width)`, which are wanted for a strip, are not too many.
+class Strips {
+ public:
+  template <typename Floats>
+  Strips(const variable_list& views, const Floats& floats) : chunks_(views[0].size(1) / kChunk) {
+    for (std::size_t v = 0; v < views.size(); ++v) {
+      const Size s(views[v]);
+      std::int64_t longest = s.height;
+      while (longest > 1 && floats(longest, s.width) > kPacked) longest = (longest + 1) / 2;
+      most_ = std::max(most_, floats(longest, s.width));
+      for (std::int64_t image = 0; image < s.images; ++image) {
+        for (std::int64_t row = 0; row < s.height; row += longest) list_.push_back({v, image, row, std::min(longest, s.height - row), 0});
+      }
+    }
+  }
+  std::int64_t chunks() const { return chunks_; }
+  std::int64_t count() const { return static_cast<std::int64_t>(list_.size()); }
+
+  // Calls f(strip, memory) for all of them and all chunks of channels.
+  template <typename F>
+  void each(const F& f) const {
+    Numbers numbers(count() * chunks_);
+    on_all_threads([&] {
+      std::vector<float> memory(static_cast<std::size_t>(most_));
+      numbers.each([&](std::int64_t i) { f(of_chunk(i / chunks_, i % chunks_), memory.data()); });
+    });
+  }
+
+  // The same for parts that have a chunk for themselves: f(part, strip, memory), and begin(part, first channel) before.
+  template <typename Begin, typename F>
+  void each_in_parts(std::int64_t parts, const Begin& begin, const F& f) const {
+    Numbers numbers(parts * chunks_);
+    on_all_threads([&] {
+      std::vector<float> memory(static_cast<std::size_t>(most_));
+      numbers.each([&](std::int64_t n) {
+        const std::int64_t part = n / chunks_, chunk = n % chunks_;
+        begin(part, chunk * kChunk);
+        for (std::int64_t i = count() * part / parts; i < count() * (part + 1) / parts; ++i) f(part, of_chunk(i, chunk), memory.data());
+      });
+    });
+  }
+
+ private:
+  Strip of_chunk(std::int64_t i, std::int64_t chunk) const {
+    Strip strip = list_[static_cast<std::size_t>(i)];
+    strip.channel = chunk * kChunk;
+    return strip;
+  }
+
+  std::vector<Strip> list_;
+  std::int64_t chunks_, most_ = 0;
+};
+
+// Pixels from a row and a column of an image on.
+struct Window {
+  std::int64_t row, column, rows, columns;
+  std::int64_t block() const { return rows * columns * kLanes; }
+  std::int64_t floats() const { return kBlocks * block(); }
+};
+
+void ask_for([[maybe_unused]] const float* x) {
+#ifdef __GNUC__
+  __builtin_prefetch(x, 0, 3);
+#endif
+}
+
+// A window of a chunk of an NHWC tensor as (block, row, column, lane); zeros for what lies outside the image.
+void pack(const at::Tensor& x, std::int64_t image, std::int64_t channel, const Window& w, float* out) {
+  const Size s(x);
+  const std::int64_t first = std::clamp<std::int64_t>(-w.column, 0, w.columns), next = std::clamp<std::int64_t>(s.width - w.column, first, w.columns);
+  const auto clear = [&](float* pixels, std::int64_t count) {
+    for (std::int64_t b = 0; b < kBlocks; ++b) std::fill_n(pixels + b * w.block(), count * kLanes, 0.0f);
+  };
+  for (std::int64_t r = 0; r < w.rows; ++r, out += w.columns * kLanes) {
+    if (w.row + r < 0 || w.row + r >= s.height) {
+      clear(out, w.columns);
+      continue;
+    }
+    clear(out, first);
+    clear(out + next * kLanes, w.columns - next);
+    const float* pixel = floats(x) + s.at(image, w.row + r, w.column + first) + channel;
+    for (std::int64_t c = first; c < next; ++c, pixel += s.channels) {
+      ask_for(pixel + kAhead * s.channels);
+      ask_for(pixel + kAhead * s.channels + kChunk / 2);
+      for (std::int64_t b = 0; b < kBlocks; ++b) std::memcpy(out + b * w.block() + c * kLanes, pixel + b * kLanes, sizeof(float) * kLanes);
+    }
+  }
+}
+
+// A kernel's place, and where what it is multiplied by lies from the first pixel on.
+struct Tap {
+  std::int64_t place, row, column;
+};
+using TapList = std::vector<Tap>;
+
+Taps taps_of(const TapList& list, const Window& w, const Group& group) {
+  Taps taps{w.columns * kLanes, group.blocks(), w.block(), static_cast<std::int64_t>(list.size()), {}};
+  for (std::size_t t = 0; t < list.size(); ++t) taps.offset[t] = list[t].row * taps.row + list[t].column * kLanes;
+  return taps;
+}
+
+// Of outputs that see 3 x 3 pixels, `turned` as the input's gradient does where the stride is 1.
+TapList all_taps(bool turned = false) {
+  TapList list;
+  for (std::int64_t i = 0; i < kMostTaps; ++i) list.push_back({turned ? kMostTaps - 1 - i : i, i / kKernel, i % kKernel});
+  return list;
+}
+
+// Calls f(index in the weight, index in the loops' order) for all weights of these taps. `backward`: for outputs' gradients that lead to inputs'.
 template <typename F>
-void for_strips(const Size& s, std::int64_t besides, const F& f) {
-  const std::int64_t row = (s.width + 2) * kChunk, most = std::max<std::int64_t>(1, (kPacked - 2 * row) / (row + besides));
-  const std::int64_t strips = (s.height + most - 1) / most, rows = (s.height + strips - 1) / strips, chunks = s.channels / kChunk;
-  at::parallel_for(0, s.images * chunks * strips, 1, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> memory(static_cast<std::size_t>((rows + 2) * row + rows * besides));
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t first = i % strips * rows;
-      const Strip strip{i / strips / chunks, i / strips % chunks * kChunk, first, std::min(rows, s.height - first)};
-      if (strip.rows > 0) f(strip, memory.data());
+void for_weights(const at::Tensor& weight, const TapList& taps, bool backward, const F& f) {
+  const std::int64_t group = weight.size(1), block = std::min(group, kLanes), count = static_cast<std::int64_t>(taps.size());
+  std::int64_t places[kMostTaps];
+  for (std::size_t t = 0; t < taps.size(); ++t) places[t] = taps[t].place / kKernel * weight.stride(2) + taps[t].place % kKernel * weight.stride(3);
+  const std::int64_t of_out = weight.stride(0), of_in = weight.stride(1);
+  at::parallel_for(0, weight.size(0), kLanes, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t to = begin; to < end; ++to) {
+      const std::int64_t fixed = backward ? to / group * group * of_out + to % group * of_in : to * of_out, step = backward ? of_out : of_in;
+      for (std::int64_t from = 0; from < group; ++from) {
+        const std::int64_t first = (to / kLanes * (group / block) + from / block) * count * block * kLanes + from % block * kLanes + to % kLanes;
+        for (std::int64_t t = 0; t < count; ++t) f(fixed + from * step + places[t], first + t * block * kLanes);
+      }
     }
   });
 }
 
-// A strip of an NHWC tensor, and `border` pixels around it, as (block, row, column, lane); zeros for what lies outside the image.
-void pack(const at::Tensor& x, const Size& s, const Strip& strip, std::int64_t border, float* out) {
-  const std::int64_t columns = s.width + 2 * border, rows = strip.rows + 2 * border, block = rows * columns * kLanes;
-  const float* image = x.const_data_ptr<float>() + strip.image * s.height * s.width * s.channels + strip.channel;
-  const auto clear = [&](float* first, std::int64_t pixels) {
-    for (std::int64_t b = 0; b < kBlocks; ++b) std::fill_n(first + b * block, pixels * kLanes, 0.0f);
-  };
-  for (std::int64_t r = 0; r < rows; ++r, out += columns * kLanes) {
-    const std::int64_t from = strip.first - border + r;
-    if (from < 0 || from >= s.height) {
-      clear(out, columns);
-      continue;
-    }
-    clear(out, border);
-    clear(out + (border + s.width) * kLanes, border);
-    const float* pixel = image + from * s.width * s.channels;
-    for (std::int64_t c = border; c < border + s.width; ++c, pixel += s.channels) {
-      for (std::int64_t b = 0; b < kBlocks; ++b) std::memcpy(out + b * block + c * kLanes, pixel + b * kLanes, sizeof(float) * kLanes);
-    }
-  }
+std::vector<float> ordered(const at::Tensor& weight, const TapList& taps, bool backward) {
+  std::vector<float> out(static_cast<std::size_t>(weight.size(0) * weight.size(1)) * taps.size());
+  const float* values = floats(weight);
+  for_weights(weight, taps, backward, [&](std::int64_t from, std::int64_t to) { out[static_cast<std::size_t>(to)] = values[from]; });
+  return out;
 }
 
-std::int64_t block_weights(std::int64_t group) { return 9 * group * kLanes; }
+// Where the weights of a block of outputs begin among those of `taps` taps.
+std::int64_t first_weight(const Group& group, std::int64_t taps, std::int64_t block) { return block * group.channels * taps * kLanes; }
 
-// Calls f(index in (C, group, 3, 3), index in the loops' order of blocks) for all weights.
-template <typename F>
-void for_weights(std::int64_t channels, std::int64_t group, const F& f) {
-  for (std::int64_t out = 0; out < channels; ++out) {
-    for (std::int64_t in = 0; in < group; ++in) {
-      for (std::int64_t place = 0; place < 9; ++place) {
-        f((out * group + in) * 9 + place, out / kLanes * block_weights(group) + (place * group + in) * kLanes + out % kLanes);
-      }
-    }
-  }
+at::Tensor image_like(const at::Tensor& x, std::int64_t height, std::int64_t width) {
+  return at::empty({x.size(0), x.size(1), height, width}, x.options().memory_format(kNhwc));
 }
 
-at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const float* bias, Slope slope) {
-  const Size s(x);
-  const std::int64_t group = weight.size(1);
-  const at::Tensor w = weight.contiguous(), ordered = at::empty({s.channels * group * 9}, w.options());
-  const float* values = w.const_data_ptr<float>();
-  float* weights = ordered.data_ptr<float>();
-  for_weights(s.channels, group, [&](std::int64_t from, std::int64_t to) { weights[to] = values[from]; });
+// The window that a strip of outputs sees.
+Window seen_by(const Strip& strip, std::int64_t width, const Group& group) {
+  return {strip.first * group.stride - 1, -1, group.seen(strip.rows), group.seen(width)};
+}
 
-  const at::Tensor y = at::empty(x.sizes(), x.options().memory_format(kNhwc));
-  for_strips(s, 0, [&](const Strip& strip, float* memory) {
-    pack(x, s, strip, 1, memory);
-    const std::int64_t row = (s.width + 2) * kLanes;
+// y = act(conv(x) + bias), by weights in the order of `list`.
+variable_list convolve(const variable_list& x, const std::vector<float>& weights, const TapList& list, const Group& group, const float* bias, Slope slope) {
+  variable_list y;
+  for (const at::Tensor& view : x) y.push_back(image_like(view, group.outputs(view.size(2)), group.outputs(view.size(3))));
+  const auto room = [&](std::int64_t rows, std::int64_t width) { return kChunk * group.seen(rows) * group.seen(width); };
+  Strips(y, room).each([&](const Strip& strip, float* memory) {
+    const at::Tensor& out = y[strip.view];
+    const Size s(out);
+    const Window window = seen_by(strip, s.width, group);
+    const Taps taps = taps_of(list, window, group);
+    pack(x[strip.view], strip.image, strip.channel, window, memory);
     for (std::int64_t b = 0; b < kBlocks; ++b) {
       const std::int64_t channel = strip.channel + b * kLanes;
-      grouped_loops(group)->convolve(memory + b * (strip.rows + 2) * row, row, weights + channel / kLanes * block_weights(group),
-                                bias == nullptr ? nullptr : bias + channel, slope, strip.rows, s.width,
-                                y.data_ptr<float>() + (strip.image * s.height + strip.first) * s.width * s.channels + channel,
-                                s.width * s.channels, s.channels);
+      grouped_loops(group.channels, group.stride)
+          ->convolve(memory + group.first_block(b) * window.block(), taps, weights.data() + first_weight(group, taps.count, channel / kLanes),
+                     bias == nullptr ? nullptr : bias + channel, slope, strip.rows, s.width,
+                     out.data_ptr<float>() + s.at(strip.image, strip.first, 0) + channel, s.width * s.channels, s.channels);
     }
   });
   return y;
 }
 
-// The convolution that leads from the output's gradient to the input's has these weights.
-at::Tensor transposed(const at::Tensor& weight) {
-  return weight.contiguous().view({-1, weight.size(1), weight.size(1), 3, 3}).transpose(1, 2).flip({3, 4}).reshape(weight.sizes());
+// Input pixels of one of the two parities in a direction see the outputs' gradients by these taps of a line of the kernel: (place, pixel).
+std::vector<std::pair<std::int64_t, std::int64_t>> line_of(std::int64_t parity) {
+  if (parity == 0) return {{1, 0}};
+  return {{0, 1}, {2, 0}};
 }
 
-at::Tensor weight_gradient(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& weight) {
-  const Size s(x);
-  const std::int64_t row = (s.width + 2) * kLanes, group = weight.size(1);
-  std::vector<std::vector<float>> partial(static_cast<std::size_t>(at::get_num_threads()));
-  for_strips(s, s.width * kChunk, [&](const Strip& strip, float* memory) {
-    std::vector<float>& mine = partial[static_cast<std::size_t>(at::get_thread_num())];
-    mine.resize(static_cast<std::size_t>(weight.numel()));
-    float* gradients = memory + (strip.rows + 2) * row * kBlocks;
-    pack(x, s, strip, 1, memory);
-    pack(dy, s, strip, 0, gradients);
-    for (std::int64_t b = 0; b < kBlocks; ++b) {
-      grouped_loops(group)->gradient(memory + b * (strip.rows + 2) * row, row, gradients + b * strip.rows * s.width * kLanes, strip.rows, s.width,
-                                mine.data() + (strip.channel / kLanes + b) * block_weights(group));
+// The gradients of inputs of which outputs see every other pixel: four convolutions, one for each parity of rows and columns.
+variable_list spread_gradient(const variable_list& x, const variable_list& dy, const at::Tensor& weight, const Group& group) {
+  struct Phase {
+    std::int64_t row, column;
+    TapList taps;
+    std::vector<float> weights;
+  };
+  std::vector<Phase> phases;
+  for (const std::int64_t row : {0, 1}) {
+    for (const std::int64_t column : {0, 1}) {
+      TapList taps;
+      for (const auto& [r, from_row] : line_of(row)) {
+        for (const auto& [c, from_column] : line_of(column)) taps.push_back({r * kKernel + c, from_row, from_column});
+      }
+      phases.push_back({row, column, taps, ordered(weight, taps, /*backward=*/true)});
+    }
+  }
+  variable_list dx;
+  for (const at::Tensor& view : x) dx.push_back(image_like(view, view.size(2), view.size(3)));
+  const auto room = [&](std::int64_t rows, std::int64_t width) { return kChunk * (rows + 1) * (width + 1); };
+  Strips(dy, room).each([&](const Strip& strip, float* memory) {
+    const Size s(x[strip.view]);
+    const Window window{strip.first, 0, strip.rows + 1, dy[strip.view].size(3) + 1};
+    pack(dy[strip.view], strip.image, strip.channel, window, memory);
+    for (const Phase& p : phases) {
+      const Taps taps = taps_of(p.taps, window, group);
+      const std::int64_t row = 2 * strip.first + p.row, rows = std::min(strip.rows, (s.height - row + 1) / 2), width = (s.width - p.column + 1) / 2;
+      if (rows <= 0 || width <= 0) continue;
+      for (std::int64_t b = 0; b < kBlocks; ++b) {
+        const std::int64_t channel = strip.channel + b * kLanes;
+        grouped_loops(group.channels, 1)
+            ->convolve(memory + group.first_block(b) * window.block(), taps, p.weights.data() + first_weight(group, taps.count, channel / kLanes),
+                       nullptr, 1, rows, width, dx[strip.view].data_ptr<float>() + s.at(strip.image, row, p.column) + channel, 2 * s.width * s.channels,
+                       2 * s.channels);
+      }
     }
   });
-  const at::Tensor dw = at::zeros(weight.sizes(), weight.options());
-  float* sum = dw.data_ptr<float>();
-  for (const std::vector<float>& mine : partial) {
-    if (!mine.empty()) for_weights(s.channels, group, [&](std::int64_t to, std::int64_t from) { sum[to] += mine[static_cast<std::size_t>(from)]; });
-  }
-  return dw.contiguous(weight.suggest_memory_format());
+  return dx;
+}
+
+at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, const at::Tensor& weight, const Group& group) {
+  const TapList list = all_taps();
+  const Strips strips(dy, [&](std::int64_t rows, std::int64_t width) { return kChunk * (group.seen(rows) * group.seen(width) + rows * width); });
+  // So many for any number of threads, of which sums are not to depend.
+  const std::int64_t parts = std::clamp<std::int64_t>(kParts / strips.chunks(), 1, strips.count());
+  const at::Tensor partial = at::empty({parts, weight.numel()}, weight.options().memory_format(c10::nullopt));
+  const auto sums_of = [&](std::int64_t part, std::int64_t channel) {
+    return partial.data_ptr<float>() + part * weight.numel() + first_weight(group, kMostTaps, channel / kLanes);
+  };
+  const auto begin = [&](std::int64_t part, std::int64_t channel) {
+    std::fill_n(sums_of(part, channel), first_weight(group, kMostTaps, kBlocks), 0.0f);
+  };
+  strips.each_in_parts(parts, begin, [&](std::int64_t part, const Strip& strip, float* memory) {
+    const std::int64_t width = dy[strip.view].size(3);
+    const Window window = seen_by(strip, width, group), of_dy{strip.first, 0, strip.rows, width};
+    const Taps taps = taps_of(list, window, group);
+    float* gradients = memory + window.floats();
+    pack(x[strip.view], strip.image, strip.channel, window, memory);
+    pack(dy[strip.view], strip.image, strip.channel, of_dy, gradients);
+    for (std::int64_t b = 0; b < kBlocks; ++b) {
+      grouped_loops(group.channels, group.stride)
+          ->gradient(memory + group.first_block(b) * window.block(), taps, gradients + b * of_dy.block(), strip.rows, width,
+                     sums_of(part, strip.channel + b * kLanes));
+    }
+  });
+  const at::Tensor dw = at::empty_like(weight);
+  float* sums = dw.data_ptr<float>();
+  const float* of_part = floats(partial);
+  for_weights(dw, list, /*backward=*/false, [&](std::int64_t to, std::int64_t from) {
+    float sum = 0;
+    for (std::int64_t part = 0; part < parts; ++part) sum += of_part[part * weight.numel() + from];
+    sums[to] = sum;
+  });
+  return dw;
 }
 
 struct GroupedConv : torch::autograd::Function<GroupedConv> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight) {
-    ctx->save_for_backward({x, weight});
-    return convolve(x, weight, nullptr, 1);
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& weight, std::int64_t stride, const at::Tensor& whole,
+                               const std::optional<at::Tensor>& tiles) {
+    const variable_list x = list_of(whole, tiles);
+    save(ctx, weight, stride, x);
+    return convolve(x, ordered(weight, all_taps(), /*backward=*/false), all_taps(), Group(weight, stride), nullptr, 1);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], dy = gradients[0].contiguous(kNhwc);
-    at::Tensor dx, dw;
-    if (ctx->needs_input_grad(0)) dx = convolve(dy, transposed(weight), nullptr, 1);
-    if (ctx->needs_input_grad(1)) dw = weight_gradient(x, dy, weight);
-    return {dx, dw};
+    const auto [x, dy, weight, stride] = SavedConv(ctx, gradients);
+    const Group group(weight, stride);
+    variable_list out(4);
+    if (ctx->needs_input_grad(0)) out[0] = weight_gradient(x, dy, weight, group);
+    if (ctx->needs_input_grad(1)) {
+      const TapList turned = all_taps(/*turned=*/true);
+      const variable_list dx = stride == 1 ? convolve(dy, ordered(weight, turned, /*backward=*/true), turned, group, nullptr, 1)
+                                           : spread_gradient(x, dy, weight, group);
+      std::copy(dx.begin(), dx.end(), out.begin() + 2);
+    }
+    return out;
   }
 };
 
 }  // namespace
 
-bool groups_fit(const at::Tensor& x, const at::Tensor& weight, std::int64_t stride) {
+bool groups_fit(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t groups) {
   static const bool on = switched_on("CELLCAM_GROUPED_CONV");
-  const auto fits = [](const at::Tensor& t) { return t.device().is_cpu() && t.scalar_type() == at::kFloat; };
-  return on && stride == 1 && weight.sizes().slice(2) == at::IntArrayRef({3, 3}) && x.size(1) == weight.size(0) && weight.size(0) % kChunk == 0 && fits(x) &&
-         fits(weight) && x.is_contiguous(kNhwc) && !at::autocast::is_autocast_enabled(at::kCPU) && grouped_loops(weight.size(1)) != nullptr;
+  const auto fits = [](const at::Tensor& t) { return t.device().is_cpu() && t.scalar_type() == at::kFloat && t.numel() > 0 && t.is_contiguous(kNhwc); };
+  const std::int64_t group = weight.size(1);
+  return on && weight.sizes().slice(2) == at::IntArrayRef({kKernel, kKernel}) && weight.size(0) == group * groups && weight.size(0) % kChunk == 0 &&
+         kChunk % group == 0 && (group <= kLanes || stride == 2) && weight.device().is_cpu() && weight.scalar_type() == at::kFloat && fits(x.whole) &&
+         (!x.tiles.defined() || fits(x.tiles)) && !at::autocast::is_autocast_enabled(at::kCPU) && grouped_loops(group, stride) != nullptr;
 }
 
-at::Tensor grouped_conv(const at::Tensor& x, const at::Tensor& weight) { return GroupedConv::apply(x, weight); }
+Views grouped_conv(const Views& x, const at::Tensor& weight, std::int64_t stride) { return apply_conv<GroupedConv>(weight, stride, x); }
 
-at::Tensor grouped_conv_act(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Slope slope) {
-  return convolve(x, weight, bias.const_data_ptr<float>(), slope);
+at::Tensor grouped_conv_act(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, std::int64_t stride, Slope slope) {
+  return convolve({x}, ordered(weight, all_taps(), /*backward=*/false), all_taps(), Group(weight, stride), floats(bias), slope)[0];
 }
 
 }  // namespace cellcam::model::fused

@@ -3,22 +3,30 @@
 
 namespace cellcam::model::fused {
 
-// Loops of 3x3 convolutions in groups of 4 or 8 channels over pixels that are brought together by blocks of kLanes channels, which are one vector
-// and two groups or one: (block, row, column, lane). Weights of a block are (3, 3, group, kLanes): row, column, input channel of the group,
-// output channel of the block.
+// Loops of 3x3 convolutions in groups of channels over pixels that are brought together by blocks of kLanes channels, which are one vector: (block,
+// row, column, lane). Groups are of 4 channels, two in a block, or take one block or several.
 constexpr std::int64_t kLanes = 8;
+constexpr std::int64_t kMostTaps = 9;
 
-struct GroupedLoops {
-  // Rows of output of one block, y = act(sum + bias); `bias` may be null, `slope` is as in rows.h. `x` is the pixel above and left of the first
-  // output pixel, `x_row` floats lie between rows of x, `y_row` and `y_pixel` between those and the pixels of y.
-  void (*convolve)(const float* x, std::int64_t x_row, const float* weight, const float* bias, float slope, std::int64_t rows,
-                   std::int64_t width, float* y, std::int64_t y_row, std::int64_t y_pixel);
-
-  // dw += the products of x, given likewise, and dy (rows, width, kLanes), over all pixels.
-  void (*gradient)(const float* x, std::int64_t x_row, const float* dy, std::int64_t rows, std::int64_t width, float* dw);
+// Pixels that one reads to compute another: where they lie from the first of them on, for each of `blocks` blocks of a group, which are `block` floats
+// apart. Weights come in the same order, (blocks, taps, input channel, lane).
+struct Taps {
+  std::int64_t row;  // floats between rows of what is read
+  std::int64_t blocks, block;
+  std::int64_t count, offset[kMostTaps];
 };
 
-// For groups of 4 or 8 channels on this CPU; null for others, and where it has no such vectors.
-const GroupedLoops* grouped_loops(std::int64_t group);
+struct GroupedLoops {
+  // Rows of output of one block, y = act(sum + bias); `bias` may be null, `slope` is as in rows.h. `x` is the first pixel that the first output sees,
+  // `y_row` and `y_pixel` floats lie between the rows and the pixels of y.
+  void (*convolve)(const float* x, const Taps& taps, const float* weight, const float* bias, float slope, std::int64_t rows, std::int64_t width, float* y,
+                   std::int64_t y_row, std::int64_t y_pixel);
+
+  // dw += the products of x and dy (rows, width, kLanes), over all pixels.
+  void (*gradient)(const float* x, const Taps& taps, const float* dy, std::int64_t rows, std::int64_t width, float* dw);
+};
+
+// For groups of so many channels, and outputs that see every stride-th pixel and row, on this CPU; null for others, and where it has no such vectors.
+const GroupedLoops* grouped_loops(std::int64_t group, std::int64_t stride);
 
 }  // namespace cellcam::model::fused

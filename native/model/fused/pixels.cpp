@@ -97,7 +97,7 @@ ImageSums image_sums(const Shape& s, const F& add) {
 
 // Calls f(kernels, first value, first factor, rows) for stretches of rows. Factors are (channels) or (images, channels).
 template <typename T, typename F>
-void for_stretches(const Shape& s, const Factors& factors, const F& f) {
+void with_factors(const Shape& s, const Factors& factors, const F& f) {
   const std::int64_t step = static_cast<std::int64_t>(factors.size()) == s.channels ? 0 : s.channels;
   Parts(s).for_rows([&](std::int64_t, std::int64_t image, std::int64_t row, std::int64_t rows) {
     f(row_kernels(T{}), row * s.channels, image * step, rows);
@@ -141,7 +141,7 @@ void scale_act(const at::Tensor& x, const at::Tensor& residual, const Factors& s
   const Shape s(x);
   with_type(x, [&](auto type) {
     using T = decltype(type);
-    for_stretches<T>(s, scale, [&](const auto& kernels, std::int64_t at, std::int64_t k, std::int64_t rows) {
+    with_factors<T>(s, scale, [&](const auto& kernels, std::int64_t at, std::int64_t k, std::int64_t rows) {
       kernels.apply(data<T>(x) + at, residual.defined() ? data<T>(residual) + at : nullptr, rows, s.channels, scale.data() + k, shift.data() + k, slope,
                     data<T>(y) + at);
     });
@@ -176,7 +176,7 @@ void gradient(const at::Tensor& dy, const at::Tensor& x, const Activation& act, 
   const Shape s(x);
   with_type(x, [&](auto type) {
     using T = decltype(type);
-    for_stretches<T>(s, f.a, [&](const auto& kernels, std::int64_t at, std::int64_t k, std::int64_t rows) {
+    with_factors<T>(s, f.a, [&](const auto& kernels, std::int64_t at, std::int64_t k, std::int64_t rows) {
       kernels.gradient(data<T>(dy) + at, data<T>(x) + at, rows, s.channels, act.scale, act.shift, act.slope, f.a.data() + k, f.b.data() + k, f.c.data() + k,
                        data<T>(dx) + at);
     });
@@ -187,7 +187,7 @@ void added_gradient(const at::Tensor& g, const at::Tensor& x, const GradientFact
   const Shape s(x);
   with_type(x, [&](auto type) {
     using T = decltype(type);
-    for_stretches<T>(s, f.a, [&](const auto& kernels, std::int64_t at, std::int64_t k, std::int64_t rows) {
+    with_factors<T>(s, f.a, [&](const auto& kernels, std::int64_t at, std::int64_t k, std::int64_t rows) {
       kernels.added_gradient(data<T>(g) + at, data<T>(x) + at, rows, s.channels, f.a.data() + k, f.b.data() + k, f.c.data() + k, data<T>(dx) + at);
     });
   });

@@ -1,7 +1,6 @@
 #include "model/fused/stem_conv.h"
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include "model/fused/conv_views.h"
 #include "model/fused/panel_loops.h"
 #include "model/fused/pixels.h"
+#include "model/fused/threads.h"
 #include "model/switches.h"
 
 namespace cellcam::model::fused {
@@ -19,6 +19,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+constexpr std::int64_t kParts = 16;     // of all rows, for threads to share
 constexpr std::int64_t kLongest = 96;  // output pixels of a row at a time: with what the kernel sees of them less than a usual cache
 
 // A kernel's rows, each filled up to whole panels.
@@ -112,23 +113,27 @@ at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, cons
   const Kernel k(weight);
   const std::vector<Run> runs = runs_of(dy);
   const std::int64_t most = longest(runs);
-  // (panels of the kernel, outputs, kPanel) for each thread.
-  const at::Tensor sums = at::zeros({at::get_num_threads(), k.all_panels(), k.out, kPanel}, x[0].options());
-  at::parallel_for(0, static_cast<std::int64_t>(runs.size()), 1, [&](std::int64_t begin, std::int64_t end) {
+  // (panels of the kernel, outputs, kPanel) for each part of the runs: as many for any number of threads, of which sums are not to depend.
+  const auto count = static_cast<std::int64_t>(runs.size()), parts = std::min(count, kParts);
+  const at::Tensor sums = at::zeros({parts, k.all_panels(), k.out, kPanel}, x[0].options());
+  Numbers numbers(parts);
+  on_all_threads([&] {
     Windows windows(x, k, stride, most);
     std::vector<float> gradients(static_cast<std::size_t>(k.out * most));
-    float* mine = sums.data_ptr<float>() + at::get_thread_num() * sums.stride(0);
-    for (std::int64_t i = begin; i < end; ++i) {
-      const Run& run = runs[static_cast<std::size_t>(i)];
-      const float* seen = windows.of(run);
-      panel_loops()->gather(at_run(dy[run.view], run), k.out, run.length, k.out, gradients.data());
-      for (std::int64_t first = 0; first < k.out; first += kPanel) {
-        for (std::int64_t p = 0; p < k.all_panels(); ++p) {
-          panel_loops()->multiply_transposed(gradients.data() + first * run.length, seen + p * run.length * kPanel, run.length, true,
-                                             mine + (p * k.out + first) * kPanel);
+    numbers.each([&](std::int64_t part) {
+      float* of_part = sums.data_ptr<float>() + part * sums.stride(0);
+      for (std::int64_t i = count * part / parts; i < count * (part + 1) / parts; ++i) {
+        const Run& run = runs[static_cast<std::size_t>(i)];
+        const float* seen = windows.of(run);
+        panel_loops()->gather(at_run(dy[run.view], run), k.out, run.length, k.out, gradients.data());
+        for (std::int64_t first = 0; first < k.out; first += kPanel) {
+          for (std::int64_t p = 0; p < k.all_panels(); ++p) {
+            panel_loops()->multiply_transposed(gradients.data() + first * run.length, seen + p * run.length * kPanel, run.length, true,
+                                               of_part + (p * k.out + first) * kPanel);
+          }
         }
       }
-    }
+    });
   });
   const at::Tensor rows = sums.sum(0).view({k.size, k.panels, k.out, kPanel}).permute({2, 0, 1, 3}).reshape({k.out, k.size, -1});
   return rows.narrow(2, 0, k.row).reshape({k.out, k.size, k.size, k.in}).permute({0, 3, 1, 2}).contiguous(weight.suggest_memory_format());

@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
@@ -27,5 +28,14 @@ class Numbers {
   std::int64_t count_;
   std::atomic<std::int64_t> taken_ = 0;
 };
+
+// Calls f(begin, end) for stretches of [0, count), more of them than threads.
+template <typename F>
+void for_stretches(std::int64_t count, const F& f) {
+  const std::int64_t parts = std::min<std::int64_t>(count, 8 * at::get_num_threads());
+  if (parts <= 1 || at::in_parallel_region()) return f(0, count);
+  Numbers numbers(parts);
+  on_all_threads([&] { numbers.each([&](std::int64_t i) { f(count * i / parts, count * (i + 1) / parts); }); });
+}
 
 }  // namespace cellcam::model::fused

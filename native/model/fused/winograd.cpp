@@ -1,7 +1,6 @@
 #include "model/fused/winograd.h"
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 
 #include "model/fused/conv_views.h"
 #include "model/fused/pixels.h"
+#include "model/fused/threads.h"
 #include "model/fused/winograd_loops.h"
 #include "model/switches.h"
 
@@ -116,7 +116,7 @@ class Places {
 // f(i, j) for i below `first` and j below `second`, in parallel.
 template <typename F>
 void for_pairs(std::int64_t first, std::int64_t second, const F& f) {
-  at::parallel_for(0, first * second, 1, [&](std::int64_t begin, std::int64_t end) {
+  for_stretches(first * second, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) f(i / second, i % second);
   });
 }
@@ -157,17 +157,27 @@ class Schedule {
   // f(chunk, tiles, how many, memory) for all of them. Where threads share blocks, work is to be shared within f; else one of them does it all.
   template <typename F>
   void for_blocks(const F& f) const {
-    if (shared()) return run(0, shared_blocks(), shared_blocks(), f);
+    if (shared()) return for_shared(f);
     const std::int64_t threads = at::get_num_threads(), blocks = (blocks_of(kOwnBlock, group_.in) + threads - 1) / threads * threads;
-    at::parallel_for(0, chunks_ * blocks, 1, [&](std::int64_t begin, std::int64_t end) { run(begin, end, blocks, f); });
+    Numbers numbers(chunks_ * blocks);
+    on_all_threads([&] {
+      Memory memory;
+      numbers.each([&](std::int64_t i) { run(i / blocks, i % blocks, blocks, memory, f); });
+    });
   }
 
   // The same where no thread may work on the weights of another: only a single chunk is shared.
   template <typename F>
   void for_chunks(const F& f) const {
-    if (chunks_ == 1) return run(0, shared_blocks(), shared_blocks(), f);
+    if (chunks_ == 1) return for_shared(f);
     const std::int64_t blocks = blocks_of(kOwnBlock, group_.in);
-    at::parallel_for(0, chunks_, 1, [&](std::int64_t begin, std::int64_t end) { run(begin * blocks, end * blocks, blocks, f); });
+    Numbers numbers(chunks_);
+    on_all_threads([&] {
+      Memory memory;
+      numbers.each([&](std::int64_t chunk) {
+        for (std::int64_t i = 0; i < blocks; ++i) run(chunk, i, blocks, memory, f);
+      });
+    });
   }
 
  private:
@@ -180,15 +190,18 @@ class Schedule {
     return (count() + most - 1) / most;
   }
 
-  // Blocks [begin, end) of all chunks', one after the other.
   template <typename F>
-  void run(std::int64_t begin, std::int64_t end, std::int64_t blocks, const F& f) const {
-    const std::int64_t in = each_ * group_.in / kPanel, out = each_ * group_.out / kPanel;
+  void for_shared(const F& f) const {
+    const std::int64_t blocks = shared_blocks();
     Memory memory;
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t c = i / blocks, first = count() * (i % blocks) / blocks, next = count() * (i % blocks + 1) / blocks;
-      if (next > first) f(Chunk{c * in, in, c * out, out}, tiles_.data() + first, next - first, memory);
-    }
+    for (std::int64_t i = 0; i < blocks; ++i) run(0, i, blocks, memory, f);
+  }
+
+  // One of a chunk's blocks.
+  template <typename F>
+  void run(std::int64_t chunk, std::int64_t i, std::int64_t blocks, Memory& memory, const F& f) const {
+    const std::int64_t in = each_ * group_.in / kPanel, out = each_ * group_.out / kPanel, first = count() * i / blocks, next = count() * (i + 1) / blocks;
+    if (next > first) f(Chunk{chunk * in, in, chunk * out, out}, tiles_.data() + first, next - first, memory);
   }
 
   Group group_;
@@ -247,7 +260,7 @@ std::int64_t first_weight(const Group& group, std::int64_t panel) {
 at::Tensor backward_weight(const Group& group, const at::Tensor& weight, std::int64_t in) {
   const at::Tensor memory = Matrices::memory(group.out, in, weight);
   const Matrices u(memory, group.out);
-  at::parallel_for(0, in / kPanel, 1, [&](std::int64_t begin, std::int64_t end) {
+  for_stretches(in / kPanel, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) {
       winograd_loops()->weights_back(floats(weight) + first_weight(group, p), group.out, group.in, u.at(p, 0), u.apart());
     }
@@ -264,7 +277,7 @@ at::Tensor weight_gradient(const variable_list& x, const Group& group, const var
   Schedule(x, group).for_chunks([&](const Chunk& chunk, const Tile* tiles, std::int64_t count, Memory& memory) {
     const Matrices patches = transformed(from, tiles, count, chunk.first_in, chunk.in, memory.first, loops.patch, 1);
     const Matrices gradients = transformed(to, tiles, count, chunk.first_out, chunk.out, memory.second, loops.spread, 0);
-    at::parallel_for(0, chunk.in * parts, 1, [&](std::int64_t begin, std::int64_t end) {
+    for_stretches(chunk.in * parts, [&](std::int64_t begin, std::int64_t end) {
       Scratch scratch;
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t panel = i / parts, first = out * (i % parts) / parts, next = out * (i % parts + 1) / parts;
@@ -342,7 +355,7 @@ at::Tensor winograd_weight(const at::Tensor& weight) {
   const at::Tensor memory = Matrices::memory(in, out, weight);
   const Matrices u(memory, in);
   const float* w = floats(weight);
-  at::parallel_for(0, out / kPanel, 1, [&](std::int64_t begin, std::int64_t end) {
+  for_stretches(out / kPanel, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) winograd_loops()->weights(w + p * kPanel * 9 * in, in, u.at(p, 0), u.apart());
   });
   return memory;

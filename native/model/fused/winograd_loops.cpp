@@ -124,6 +124,10 @@ template <typename Transform>
 inline void from_pixels(const float* x, const Pixels& at, float* out, std::int64_t apart) {
   constexpr int n = Transform::kFrom;
   const bool inside = at.top <= 0 && at.left <= 0 && at.bottom >= n && at.right >= n;
+  // What the next tile reads besides: pixels of many channels are too far apart for the memory to foresee it.
+  for (int row = 0; row < n; ++row) {
+    for (int column = 0; column < kTile; ++column) _mm_prefetch(reinterpret_cast<const char*>(x + row * at.row + (n + column) * at.pixel), _MM_HINT_T0);
+  }
   for (int lane = 0; lane < kPanel; lane += kLanes, x += kLanes, out += kLanes) {
     const auto write = [&](int row, int column, Vector v) { v.store(out + (row * kPatch + column) * apart); };
     if (inside) {
