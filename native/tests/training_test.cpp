@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "error.h"
+#include "reference.h"
 #include "training/adam.h"
 #include "training/batch_queue.h"
 #include "training/grad_scaler.h"
@@ -49,6 +50,27 @@ const Register adam_steps("three Adam steps equal the formula in double", [] {
       v[i] = 0.999 * v[i] + 0.001 * gi * gi;
       value[i] -= 3e-4 * (m[i] / (1 - std::pow(0.9, t))) / (std::sqrt(v[i] / (1 - std::pow(0.999, t))) + 1e-8);
       check_near(p[i].item<double>(), value[i], 1e-6, "parameter after a step");
+    }
+  }
+});
+
+const Register adam_orders("Adam steps take parameters, gradients and moments of different orders in memory", [] {
+  const at::Tensor value = at::randn({4, 3, 3, 3}), g = at::randn({4, 3, 3, 3});
+  const auto stepped = [&](at::MemoryFormat of_parameter, at::MemoryFormat of_gradient, at::MemoryFormat later) {
+    at::Tensor p = value.clone(of_parameter).requires_grad_(true);
+    training::Adam adam({{"p", p}}, {});
+    for (int i = 0; i < 2; ++i) {
+      p.mutable_grad() = (g + i).contiguous(of_gradient);
+      adam.step(at::scalar_tensor(1e-2, at::kDouble));
+      p.set_data(p.detach().contiguous(later));
+    }
+    return p.detach().contiguous();
+  };
+  constexpr auto kNchw = at::MemoryFormat::Contiguous, kNhwc = at::MemoryFormat::ChannelsLast;
+  const at::Tensor expected = stepped(kNchw, kNchw, kNchw);
+  for (const auto of_parameter : {kNchw, kNhwc}) {
+    for (const auto of_gradient : {kNchw, kNhwc}) {
+      for (const auto later : {kNchw, kNhwc}) check_close(stepped(of_parameter, of_gradient, later), expected, 1e-7, "steps in another order");
     }
   }
 });

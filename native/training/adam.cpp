@@ -10,6 +10,26 @@
 
 namespace cellcam::training {
 
+namespace {
+
+bool lies_like(const at::Tensor& x, const at::Tensor& other) {
+  for (std::int64_t d = 0; d < x.dim(); ++d) {
+    if (x.size(d) > 1 && x.stride(d) != other.stride(d)) return false;
+  }
+  return true;
+}
+
+at::Tensor in_order_of(const at::Tensor& parameter, const at::Tensor& x) {
+  return lies_like(x, parameter) ? x : at::empty_strided(parameter.sizes(), parameter.strides(), x.options()).copy_(x);
+}
+
+// LibTorch's fused Adam on the CPU takes all values as they lie in memory, whatever order each tensor has, and brings gradients in NHWC into NCHW
+// before, in vain. Rows of values in the parameter's order leave it nothing to mistake.
+bool as_rows(const at::Tensor& parameter) { return parameter.is_cpu() && parameter.is_non_overlapping_and_dense(); }
+at::Tensor row(const at::Tensor& x) { return x.as_strided({x.numel()}, {1}); }
+
+}  // namespace
+
 Adam::Adam(checkpoint::NamedTensors parameters, const AdamOptions& options) : options_(options) {
   for (auto& [name, parameter] : parameters) {
     names_.push_back(name);
@@ -45,17 +65,27 @@ double Adam::factor_of(const std::string& name) const {
   return 1;
 }
 
-std::vector<Adam::Group> Adam::groups() const {
+std::vector<Adam::Group> Adam::groups() {
   std::vector<Group> groups;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     if (!parameters_[i].requires_grad()) continue;
     const double factor = factor_of(names_[i]);
     auto group = std::find_if(groups.begin(), groups.end(), [&](const Group& g) { return g.factor == factor; });
     if (group == groups.end()) group = groups.insert(groups.end(), Group{factor, {}, {}, {}, {}, {}});
-    group->parameters.push_back(parameters_[i]);
-    group->gradients.push_back(gradient(i));
-    group->exp_avg.push_back(exp_avg_[i]);
-    group->exp_avg_sq.push_back(exp_avg_sq_[i]);
+    const at::Tensor& parameter = parameters_[i];
+    if (as_rows(parameter)) {
+      exp_avg_[i] = in_order_of(parameter, exp_avg_[i]);
+      exp_avg_sq_[i] = in_order_of(parameter, exp_avg_sq_[i]);
+      group->parameters.push_back(row(parameter));
+      group->gradients.push_back(row(in_order_of(parameter, gradient(i))));
+      group->exp_avg.push_back(row(exp_avg_[i]));
+      group->exp_avg_sq.push_back(row(exp_avg_sq_[i]));
+    } else {
+      group->parameters.push_back(parameter);
+      group->gradients.push_back(gradient(i));
+      group->exp_avg.push_back(exp_avg_[i]);
+      group->exp_avg_sq.push_back(exp_avg_sq_[i]);
+    }
     group->steps.push_back(steps_[i]);
   }
   return groups;

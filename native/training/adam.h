@@ -44,7 +44,7 @@ class Adam {
     double factor;
     std::vector<at::Tensor> parameters, gradients, exp_avg, exp_avg_sq, steps;
   };
-  std::vector<Group> groups() const;
+  std::vector<Group> groups();
   double factor_of(const std::string& name) const;
   at::Tensor gradient(std::size_t i) const;
 

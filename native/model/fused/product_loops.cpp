@@ -29,8 +29,8 @@ inline void multiply_rows(const float* x, const float* y, std::int64_t depth, co
   __m256 low[n], high[n];
 #pragma GCC unroll 6
   for (int r = 0; r < n; ++r) {
-    low[r] = to.added ? _mm256_loadu_ps(to.sums + r * to.step) : _mm256_setzero_ps();
-    high[r] = to.added ? _mm256_loadu_ps(to.sums + r * to.step + kLanes) : _mm256_setzero_ps();
+    low[r] = high[r] = _mm256_setzero_ps();
+    _mm_prefetch(reinterpret_cast<const char*>(to.sums + r * to.step), _MM_HINT_T0);
   }
 #pragma GCC unroll 4
   for (std::int64_t k = 0; k < depth; ++k, x += kPiece, y += kPanel) {
@@ -40,6 +40,13 @@ inline void multiply_rows(const float* x, const float* y, std::int64_t depth, co
       const __m256 factor = _mm256_broadcast_ss(x + r);
       low[r] = _mm256_fmadd_ps(factor, y0, low[r]);
       high[r] = _mm256_fmadd_ps(factor, y1, high[r]);
+    }
+  }
+  if (to.added) {
+#pragma GCC unroll 6
+    for (int r = 0; r < n; ++r) {
+      low[r] = _mm256_add_ps(low[r], _mm256_loadu_ps(to.sums + r * to.step));
+      high[r] = _mm256_add_ps(high[r], _mm256_loadu_ps(to.sums + r * to.step + kLanes));
     }
   }
   if (to.bias != nullptr) {
