@@ -10,6 +10,7 @@
 
 #include "model/fused/conv_views.h"
 #include "model/fused/grouped_loops.h"
+#include "model/fused/prefetch.h"
 #include "model/fused/threads.h"
 #include "model/switches.h"
 
@@ -110,12 +111,6 @@ struct Window {
   std::int64_t floats() const { return kBlocks * block(); }
 };
 
-void ask_for([[maybe_unused]] const float* x) {
-#ifdef __GNUC__
-  __builtin_prefetch(x, 0, 3);
-#endif
-}
-
 // A window of a chunk of an NHWC tensor as (block, row, column, lane); zeros for what lies outside the image.
 void pack(const at::Tensor& x, std::int64_t image, std::int64_t channel, const Window& w, float* out) {
   const Size s(x);
@@ -132,8 +127,8 @@ void pack(const at::Tensor& x, std::int64_t image, std::int64_t channel, const W
     clear(out + next * kLanes, w.columns - next);
     const float* pixel = floats(x) + s.at(image, w.row + r, w.column + first) + channel;
     for (std::int64_t c = first; c < next; ++c, pixel += s.channels) {
-      ask_for(pixel + kAhead * s.channels);
-      ask_for(pixel + kAhead * s.channels + kChunk / 2);
+      ask_for<1>(pixel + kAhead * s.channels);
+      ask_for<1>(pixel + kAhead * s.channels + kChunk / 2);
       for (std::int64_t b = 0; b < kBlocks; ++b) std::memcpy(out + b * w.block() + c * kLanes, pixel + b * kLanes, sizeof(float) * kLanes);
     }
   }

@@ -10,6 +10,7 @@
 
 #include "model/fused/panel_loops.h"
 #include "model/fused/pixels.h"
+#include "model/fused/prefetch.h"
 #include "model/fused/product_loops.h"
 #include "model/fused/threads.h"
 #include "model/switches.h"
@@ -58,12 +59,6 @@ struct Operand {
   }
 };
 
-void ask_for([[maybe_unused]] const float* x) {
-#ifdef __GNUC__  // other compilers have no loops of products
-  __builtin_prefetch(x, 0, 2);
-#endif
-}
-
 // Asks the memory for values that will be packed next, a few at a time between products, as packing by itself would wait for them.
 class Ahead {
  public:
@@ -74,7 +69,7 @@ class Ahead {
 
   void ask() {
     for (std::int64_t i = 0; i < each_ && rows_ > 0; ++i) {
-      ask_for(row_ + column_);
+      ask_for<2>(row_ + column_);
       column_ += kLine;
       if (column_ < columns_) continue;
       column_ = 0;

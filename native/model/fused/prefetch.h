@@ -1,0 +1,13 @@
+#pragma once
+
+namespace cellcam::model::fused {
+
+// Asks the memory for what will be read soon, into the cache of this level. Any address will do.
+template <int level>
+void ask_for([[maybe_unused]] const float* x) {
+#ifdef __GNUC__  // other compilers have none of the loops that ask
+  __builtin_prefetch(x, /*rw=*/0, /*locality=*/4 - level);
+#endif
+}
+
+}  // namespace cellcam::model::fused
