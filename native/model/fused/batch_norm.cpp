@@ -32,7 +32,8 @@ BatchNorm::BatchNorm(const at::Tensor& x, const Shape& s, torch::nn::BatchNorm2d
   for_channels(s, [&](std::size_t i, std::size_t c) { image_offset[i] = image_offset[i] / static_cast<double>(s.pixels) - sum[c] / n; });
   norm.running_mean.unsafeGetTensorImpl()->bump_version();
   norm.running_var.unsafeGetTensorImpl()->bump_version();
-  norm.num_batches_tracked.add_(1);
+  ++*norm.num_batches_tracked.data_ptr<std::int64_t>();
+  norm.num_batches_tracked.unsafeGetTensorImpl()->bump_version();
 }
 
 NormGradient::NormGradient(const std::vector<double>& sum, const std::vector<double>& products, const at::Tensor& weight_in,

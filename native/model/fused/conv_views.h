@@ -6,6 +6,9 @@
 
 namespace cellcam::model::fused {
 
+// Within functions of autograd: what they call need not find out at every tensor that there is nothing to record.
+using Unrecorded = at::AutoDispatchBelowADInplaceOrView;
+
 // One view or both as what functions of autograd take and give; convolutions of them as such functions: forward(context, weight, option, whole
 // images, tiles or nothing).
 

@@ -297,12 +297,14 @@ at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, cons
 struct GroupedConv : torch::autograd::Function<GroupedConv> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& weight, std::int64_t stride, const at::Tensor& whole,
                                const std::optional<at::Tensor>& tiles) {
+    const Unrecorded unrecorded;
     const variable_list x = list_of(whole, tiles);
     save(ctx, weight, stride, x);
     return convolve(x, ordered(weight, all_taps(), /*backward=*/false), all_taps(), Group(weight, stride), nullptr, 1);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const Unrecorded unrecorded;
     const auto [x, dy, weight, stride] = SavedConv(ctx, gradients);
     const Group group(weight, stride);
     variable_list out(4);

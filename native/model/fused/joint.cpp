@@ -38,7 +38,8 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
 std::int64_t rows_in(const at::Tensor& x) { return x.size(0) * x.size(2) * x.size(3); }
 
 at::Tensor view_of(const at::Tensor& rows, std::int64_t first, std::int64_t images, std::int64_t height, std::int64_t width) {
-  return rows.narrow(0, first, images * height * width).view({images, height, width, rows.size(1)}).permute({0, 3, 1, 2});
+  const std::int64_t row = rows.stride(0);
+  return rows.as_strided({images, rows.size(1), height, width}, {height * width * row, rows.stride(1), width * row, row}, rows.storage_offset() + first * row);
 }
 
 at::Tensor rows_of(const at::Tensor& x) { return x.contiguous(kNhwc).permute({0, 2, 3, 1}).reshape({-1, x.size(1)}); }

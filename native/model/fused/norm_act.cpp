@@ -66,6 +66,7 @@ struct NormAct : torch::autograd::Function<NormAct> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const Maybe& tiles, const at::Tensor& weight,
                                const at::Tensor& /*bias*/, const Maybe& residual, const Maybe& residual_of_tiles,
                                torch::nn::BatchNorm2dImpl* norm, double slope) {
+    const Unrecorded unrecorded;
     const variable_list x = to_list({whole, tiles.value_or(at::Tensor())}), y = to_list(joint_like(to_views(x)));
     const Maybe* residuals[] = {&residual, &residual_of_tiles};
     variable_list saved{weight};
@@ -82,6 +83,7 @@ struct NormAct : torch::autograd::Function<NormAct> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const Unrecorded unrecorded;
     const Saved saved(ctx, 1, 3);
     const auto slope = static_cast<Slope>(ctx->saved_data["slope"].toDouble());
     const bool added = ctx->saved_data["residual"].toBool();
@@ -95,7 +97,7 @@ struct NormAct : torch::autograd::Function<NormAct> {
       const Activation act{scale, shift, slope};
       const ImageSums sums = added ? added_gradient_sums(up.dy, up.again, y, x, s.whole(), mean, slope, residual[v])
                                    : gradient_sums(up.dy, x, s.whole(), mean, act);
-      const NormGradient norm(sums.sum, sums.other, saved.common(0).detach(), statistics, static_cast<double>(s.rows()));
+      const NormGradient norm(sums.sum, sums.other, saved.common(0), statistics, static_cast<double>(s.rows()));
       GradientFactors f(norm.a.size());
       for (std::size_t i = 0; i < norm.a.size(); ++i) {
         f.a[i] = static_cast<float>(norm.a[i]);
@@ -139,6 +141,7 @@ struct NormExcite : torch::autograd::Function<NormExcite> {
                                const at::Tensor& bias, const at::Tensor& residual, const Maybe& residual_of_tiles,
                                const at::Tensor& squeeze, const at::Tensor& squeeze_bias, const at::Tensor& expand,
                                const at::Tensor& expand_bias, torch::nn::BatchNorm2dImpl* norm) {
+    const Unrecorded unrecorded;
     const variable_list x = to_list({whole, tiles.value_or(at::Tensor())}), y = to_list(joint_like(to_views(x)));
     const ByImage offsets(x), means(x);
     const float* shift = floats(bias);
@@ -170,6 +173,7 @@ struct NormExcite : torch::autograd::Function<NormExcite> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const Unrecorded unrecorded;
     const Saved saved(ctx, 8, 3);
     const variable_list x = to_list(saved.views_of(0)), dx = to_list(joint_like(to_views(x))), residual = to_list(joint_like(to_views(dx)));
     const float *scale = floats(saved.common(0)), *shift = floats(saved.common(1));
@@ -198,7 +202,7 @@ struct NormExcite : torch::autograd::Function<NormExcite> {
         sum[i] = sum[i] * w[i] + of_means[i];
         products[i] = products[i] * w[i] + static_cast<double>(of_means[i]) * offset[i];
       }
-      const NormGradient norm(over_images(sum, s), over_images(products, s), saved.common(0).detach(), saved.of(v, 2),
+      const NormGradient norm(over_images(sum, s), over_images(products, s), saved.common(0), saved.of(v, 2),
                               static_cast<double>(s.rows()));
       GradientFactors f(sum.size());
       for_channels(s, [&](std::size_t i, std::size_t c) {
@@ -219,6 +223,7 @@ struct NormExcite : torch::autograd::Function<NormExcite> {
 struct Excite : torch::autograd::Function<Excite> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& whole, const Maybe& tiles, const at::Tensor& squeeze,
                                const at::Tensor& squeeze_bias, const at::Tensor& expand, const at::Tensor& expand_bias) {
+    const Unrecorded unrecorded;
     const variable_list x = to_list({whole, tiles.value_or(at::Tensor())}), y = to_list(joint_like(to_views(x)));
     variable_list means;
     for (const at::Tensor& view : x) means.push_back(image_means(view));
@@ -234,6 +239,7 @@ struct Excite : torch::autograd::Function<Excite> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const Unrecorded unrecorded;
     const Saved saved(ctx, 5, 1);
     const variable_list x = to_list(saved.views_of(0)), dx = to_list(joint_like(to_views(x)));
     const Excited e(saved.common(2), saved.common(3), saved.common(4));

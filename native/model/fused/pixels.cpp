@@ -9,6 +9,7 @@ namespace cellcam::model::fused {
 namespace {
 
 constexpr std::int64_t kBlock = 64;  // pixels whose sums stay in float32
+constexpr std::int64_t kRuns = 4;    // of them that are summed up by themselves first: the longer a sum in float32, the more it rounds
 constexpr std::int64_t kParts = 32;  // that threads share: so many that none waits long for the others
 
 // Calls f(T) with the tensor's type of value.
@@ -68,17 +69,23 @@ ImageSums image_sums(const Shape& s, const F& add) {
     const auto size = static_cast<std::size_t>(parts.images(part) * s.channels);
     mine.sum.resize(size);
     mine.other.resize(size);
-    std::vector<float> block(static_cast<std::size_t>(2 * s.channels));
-    float *block_sum = block.data(), *block_other = block_sum + s.channels;
+    const std::int64_t run = 2 * s.channels;
+    std::vector<float> block(static_cast<std::size_t>(kRuns * run));
+    const float *a = block.data(), *b = a + run, *c = b + run, *d = c + run;
     const std::int64_t at = (image - parts.first_image(part)) * s.channels;
     double *sum = mine.sum.data() + at, *other = mine.other.data() + at;
     for (std::int64_t row = first; row < first + count; row += kBlock) {
       std::fill(block.begin(), block.end(), 0.0f);
-      add(row, std::min(kBlock, first + count - row), block_sum, block_other);
-      for (std::int64_t c = 0; c < s.channels; ++c) {
-        sum[c] += block_sum[c];
-        other[c] += block_other[c];
+      const std::int64_t rows = std::min(kBlock, first + count - row);
+      for (std::int64_t i = 0; i < kRuns; ++i) {
+        const std::int64_t begin = rows * i / kRuns;
+        add(row + begin, rows * (i + 1) / kRuns - begin, block.data() + i * run, block.data() + i * run + s.channels);
       }
+      const auto add_runs = [&](std::int64_t at, double* sums) {
+        for (std::int64_t i = 0; i < s.channels; ++i) sums[i] += (a[at + i] + b[at + i]) + (c[at + i] + d[at + i]);
+      };
+      add_runs(0, sum);
+      add_runs(s.channels, other);
     }
   });
   const auto size = static_cast<std::size_t>(s.images * s.channels);

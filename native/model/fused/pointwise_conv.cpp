@@ -34,6 +34,7 @@ at::Tensor empty_rows(const at::Tensor& like, std::int64_t channels) { return at
 struct PointwiseConv : torch::autograd::Function<PointwiseConv> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& weight, std::int64_t stride, const at::Tensor& whole,
                                const std::optional<at::Tensor>& tiles) {
+    const Unrecorded unrecorded;
     const variable_list x = list_of(whole, tiles);
     const Views views = seen(to_views(x), stride);
     const at::Tensor rows = joint_rows(views), y = empty_rows(rows, weight.size(0));
@@ -43,6 +44,7 @@ struct PointwiseConv : torch::autograd::Function<PointwiseConv> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const Unrecorded unrecorded;
     const auto [x, dy_views, weight, stride] = SavedConv(ctx, gradients);
     const Views views = seen(to_views(x), stride);
     const at::Tensor dy = joint_rows(to_views(dy_views));

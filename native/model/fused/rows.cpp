@@ -5,6 +5,9 @@
 #include <bit>
 #include <cstdint>
 #include <string>
+#include <type_traits>
+
+#include "model/fused/prefetch.h"
 
 namespace cellcam::model::fused {
 

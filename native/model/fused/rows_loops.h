@@ -10,27 +10,61 @@ inline void put(float value, bf16* p) {
   p->bits = static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// Four rows a sweep: the sums are read and written a quarter as often.
+// How sums over pixels read them. Rows of few channels one by one, a few values at a time, with those of a later row asked for: the memory gives most to who
+// reads straight on, and foresees little of what ends after 2 KB. Of many channels some rows at once, as then the sums are read and written less often,
+// and too large for the first cache.
+constexpr std::int64_t kNarrow = 512;   // channels, at most, of the first kind
+constexpr std::int64_t kSoon = 512;     // values between what is read and what is asked for, at least
+constexpr std::int64_t kTogether = 32;  // values at a time
+constexpr std::int64_t kLine = 64;      // bytes of a cache line
+
+// Calls f(first value, first channel, how many, values to what is to be asked for: 0 if nothing is) for n rows at once.
+template <int n, bool asks, typename F>
+inline void over_some(std::int64_t rows, std::int64_t channels, const F& f) {
+  const std::int64_t later = asks ? (kSoon + channels - 1) / channels * channels : 0;
+  for (std::int64_t row = 0, at = 0; row < rows; row += n, at += n * channels) {
+    std::int64_t c = 0;
+    for (; c + kTogether <= channels; c += kTogether) f(at + c, c, std::integral_constant<std::int64_t, kTogether>(), later, std::integral_constant<int, n>());
+    if (c < channels) f(at + c, c, channels - c, 0, std::integral_constant<int, n>());
+  }
+}
+
+template <int n, typename F>
+inline void over_rows(std::int64_t rows, std::int64_t channels, const F& f) {
+  if (channels <= kNarrow) return over_some<1, true>(rows, channels, f);
+  const std::int64_t most = rows / n * n;
+  over_some<n, false>(most, channels, f);
+  over_some<1, false>(rows - most, channels, [&](std::int64_t at, auto... rest) { f(at + most * channels, rest...); });
+}
+
+template <typename T, typename... More>
+inline void ask_at(std::int64_t at, const T* x, const More*... more) {
+  for (std::int64_t i = 0; i < kTogether; i += kLine / std::int64_t{sizeof(T)}) ask_for<1>(x + at + i);
+  if constexpr (sizeof...(more) > 0) ask_at(at, more...);
+}
+
+template <int n, typename T>
+inline void add_moments(const T* x, std::int64_t channels, std::int64_t count, const float* __restrict centre, float* __restrict sum,
+                        float* __restrict squares) {
+  for (std::int64_t c = 0; c < count; ++c) {
+    float of_rows = 0, of_squares = 0;
+#pragma GCC unroll 4
+    for (int r = 0; r < n; ++r) {
+      const float a = get(x + r * channels + c) - centre[c];
+      of_rows += a;
+      of_squares += a * a;
+    }
+    sum[c] += of_rows;
+    squares[c] += of_squares;
+  }
+}
+
 template <typename T>
-void moments(const T* x, std::int64_t rows, std::int64_t channels, const float* __restrict centre, float* __restrict sum,
-             float* __restrict squares) {
-  std::int64_t row = 0;
-  for (; row + 4 <= rows; row += 4, x += 4 * channels) {
-    const T *x1 = x + channels, *x2 = x1 + channels, *x3 = x2 + channels;
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const float k = centre[c];
-      const float a = get(x + c) - k, b = get(x1 + c) - k, d = get(x2 + c) - k, e = get(x3 + c) - k;
-      sum[c] += (a + b) + (d + e);
-      squares[c] += (a * a + b * b) + (d * d + e * e);
-    }
-  }
-  for (; row < rows; ++row, x += channels) {
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const float a = get(x + c) - centre[c];
-      sum[c] += a;
-      squares[c] += a * a;
-    }
-  }
+void moments(const T* x, std::int64_t rows, std::int64_t channels, const float* centre, float* sum, float* squares) {
+  over_rows<4>(rows, channels, [&](std::int64_t at, std::int64_t c, auto count, std::int64_t later, auto n) {
+    if (later > 0) ask_at(at + later, x);
+    add_moments<n>(x + at, channels, count, centre + c, sum + c, squares + c);
+  });
 }
 
 template <typename T>
@@ -54,26 +88,30 @@ void apply(const T* x, const T* residual, std::int64_t rows, std::int64_t channe
   }
 }
 
+template <int n, typename T>
+inline void add_gradient_moments(const T* dy, const T* x, std::int64_t channels, std::int64_t count, const float* __restrict centre,
+                                 const float* __restrict scale, const float* __restrict shift, float slope, float* __restrict sum,
+                                 float* __restrict products) {
+  for (std::int64_t c = 0; c < count; ++c) {
+    float of_rows = 0, of_products = 0;
+#pragma GCC unroll 4
+    for (int r = 0; r < n; ++r) {
+      const float v = get(x + r * channels + c), g = get(dy + r * channels + c) * (v * scale[c] + shift[c] > 0 ? 1.0f : slope);
+      of_rows += g;
+      of_products += g * (v - centre[c]);
+    }
+    sum[c] += of_rows;
+    products[c] += of_products;
+  }
+}
+
 template <typename T>
-void gradient_moments(const T* __restrict dy, const T* __restrict x, std::int64_t rows, std::int64_t channels, const float* __restrict centre,
-                      const float* __restrict scale, const float* __restrict shift, float slope, float* __restrict sum, float* __restrict products) {
-  std::int64_t row = 0;
-  for (; row + 2 <= rows; row += 2, dy += 2 * channels, x += 2 * channels) {
-    const T *dy1 = dy + channels, *x1 = x + channels;
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const float first = get(x + c), second = get(x1 + c);
-      const float g = get(dy + c) * (first * scale[c] + shift[c] > 0 ? 1.0f : slope), g1 = get(dy1 + c) * (second * scale[c] + shift[c] > 0 ? 1.0f : slope);
-      sum[c] += g + g1;
-      products[c] += g * (first - centre[c]) + g1 * (second - centre[c]);
-    }
-  }
-  for (; row < rows; ++row, dy += channels, x += channels) {
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const float only = get(x + c), g = get(dy + c) * (only * scale[c] + shift[c] > 0 ? 1.0f : slope);
-      sum[c] += g;
-      products[c] += g * (only - centre[c]);
-    }
-  }
+void gradient_moments(const T* dy, const T* x, std::int64_t rows, std::int64_t channels, const float* centre, const float* scale, const float* shift,
+                      float slope, float* sum, float* products) {
+  over_rows<4>(rows, channels, [&](std::int64_t at, std::int64_t c, auto count, std::int64_t later, auto n) {
+    if (later > 0) ask_at(at + later, dy, x);
+    add_gradient_moments<n>(dy + at, x + at, channels, count, centre + c, scale + c, shift + c, slope, sum + c, products + c);
+  });
 }
 
 template <typename T>
@@ -88,29 +126,33 @@ void gradient(const T* dy, const T* x, std::int64_t rows, std::int64_t channels,
   }
 }
 
+template <int n, bool twice, typename T>
+inline void add_added_gradient_moments(const T* dy, const T* again, const T* y, const T* x, std::int64_t channels, std::int64_t count,
+                                       const float* __restrict centre, float slope, T* __restrict g, float* __restrict sum, float* __restrict products) {
+  for (std::int64_t c = 0; c < count; ++c) {
+    float of_rows = 0, of_products = 0;
+#pragma GCC unroll 2
+    for (int r = 0; r < n; ++r) {
+      const std::int64_t i = r * channels + c;
+      const float value = (twice ? get(dy + i) + get(again + i) : get(dy + i)) * (get(y + i) > 0 ? 1.0f : slope);
+      put(value, g + i);
+      of_rows += value;
+      of_products += value * (get(x + i) - centre[c]);
+    }
+    sum[c] += of_rows;
+    products[c] += of_products;
+  }
+}
+
 template <bool twice, typename T>
-void added_gradient_moments_of(const T* dy, const T* again, const T* y, const T* x, std::int64_t rows, std::int64_t channels,
-                               const float* __restrict centre, float slope, T* __restrict g, float* __restrict sum, float* __restrict products) {
-  const auto term = [&](std::int64_t i) {
-    const float value = (twice ? get(dy + i) + get(again + i) : get(dy + i)) * (get(y + i) > 0 ? 1.0f : slope);
-    put(value, g + i);
-    return value;
-  };
-  std::int64_t row = 0, i = 0;
-  for (; row + 2 <= rows; row += 2, i += 2 * channels) {
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const float first = term(i + c), second = term(i + channels + c);
-      sum[c] += first + second;
-      products[c] += first * (get(x + i + c) - centre[c]) + second * (get(x + i + channels + c) - centre[c]);
-    }
-  }
-  for (; row < rows; ++row, i += channels) {
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const float only = term(i + c);
-      sum[c] += only;
-      products[c] += only * (get(x + i + c) - centre[c]);
-    }
-  }
+void added_gradient_moments_of(const T* dy, const T* again, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* centre,
+                               float slope, T* g, float* sum, float* products) {
+  over_rows<2>(rows, channels, [&](std::int64_t at, std::int64_t c, auto count, std::int64_t later, auto n) {
+    if (later > 0) ask_at(at + later, dy, y, x);
+    if (twice && later > 0) ask_at(at + later, again);
+    add_added_gradient_moments<n, twice>(dy + at, twice ? again + at : nullptr, y + at, x + at, channels, count, centre + c, slope, g + at, sum + c,
+                                         products + c);
+  });
 }
 
 template <typename T>

@@ -306,6 +306,7 @@ variable_list empty_like(const variable_list& views, std::int64_t channels) {
 struct WinogradConv : torch::autograd::Function<WinogradConv> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& weight, std::int64_t groups, const at::Tensor& whole,
                                const std::optional<at::Tensor>& tiles) {
+    const Unrecorded unrecorded;
     const variable_list x = list_of(whole, tiles), y = empty_like(x, weight.size(0));
     convolve(x, Group(weight, groups), winograd_weight(weight), y);
     save(ctx, weight, groups, x);
@@ -313,6 +314,7 @@ struct WinogradConv : torch::autograd::Function<WinogradConv> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const Unrecorded unrecorded;
     const auto [x, dy, weight, groups] = SavedConv(ctx, gradients);
     const Group group(weight, groups);
     variable_list out(4);
