@@ -18,9 +18,9 @@ std::string text_of(const ConvCase& c, const std::string& what);
 using Conv = std::function<model::Views(const model::Views& x, const at::Tensor& weight)>;
 void check_conv(const ConvCase& c, double tolerance, const Conv& conv);
 
-// Likewise act(conv(x) + bias + residual) without gradients, whose result lies in the residual where there is one.
+// Likewise act(conv(x) + bias + residual) without gradients, whose result lies in the residual where there is one. Not all take one.
 using ConvAct = std::function<at::Tensor(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, float slope, const at::Tensor& residual)>;
-void check_conv_act(const ConvCase& c, double tolerance, const ConvAct& conv);
+void check_conv_act(const ConvCase& c, double tolerance, const ConvAct& conv, bool takes_residual = true);
 
 // Calls f with one thread and with several.
 void with_threads(const std::function<void()>& f);

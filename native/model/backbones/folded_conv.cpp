@@ -7,6 +7,7 @@
 #include "model/fused/gpu/norm_act.h"
 #include "model/fused/grouped_conv.h"
 #include "model/fused/pointwise_conv.h"
+#include "model/fused/stem_conv.h"
 #include "model/fused/winograd.h"
 
 namespace cellcam::model {
@@ -84,6 +85,9 @@ at::Tensor FoldedConv::operator()(const at::Tensor& x_in, torch::nn::Conv2dImpl&
     return activate(sum.y.add_(sum.shift.view({1, -1, 1, 1})), slope, residual);
   }
   Fold& folded = fold(conv, norm, dtype);
+  if (!residual.defined() && fused::stem_fits(x, folded.weight, shape_.groups)) {
+    return fused::stem_conv_act(x, folded.weight, folded.bias, shape_.stride, slope);
+  }
   if (fused::winograd_fits(x, folded.weight, shape_.stride, shape_.groups, /*weight_kept=*/true)) {
     if (!folded.transformed.defined()) folded.transformed = fused::winograd_weight(folded.weight);
     return fused::winograd_conv_act(x, folded.transformed, folded.bias, shape_.groups, slope, to_add_to(residual, x));

@@ -90,28 +90,7 @@ void multiply_transposed(const float* x, const float* y, std::int64_t rows, bool
   multiply_columns<11, 5>(x, y, rows, adds, c);
 }
 
-void gather(const float* x, std::int64_t step, std::int64_t rows, std::int64_t columns, float* panels) {
-  for (; columns > 0; columns -= kPanel, x += kPanel, panels += rows * kPanel) {
-    const float* from = x;
-    float* to = panels;
-    if (columns >= kPanel) {
-      for (std::int64_t r = 0; r < rows; ++r, from += step, to += kPanel) {
-        _mm256_storeu_ps(to, _mm256_loadu_ps(from));
-        _mm256_storeu_ps(to + kLanes, _mm256_loadu_ps(from + kLanes));
-      }
-      continue;
-    }
-    // A masked load touches no memory beyond the row: what lies there need not be a number, or memory at all.
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), left = _mm256_set1_epi32(static_cast<int>(columns));
-    const __m256i low = _mm256_cmpgt_epi32(left, lanes), high = _mm256_cmpgt_epi32(left, _mm256_add_epi32(lanes, _mm256_set1_epi32(kLanes)));
-    for (std::int64_t r = 0; r < rows; ++r, from += step, to += kPanel) {
-      _mm256_storeu_ps(to, _mm256_maskload_ps(from, low));
-      _mm256_storeu_ps(to + kLanes, _mm256_maskload_ps(from + kLanes, high));
-    }
-  }
-}
-
-constexpr PanelLoops kLoops{multiply, multiply_transposed, gather};
+constexpr PanelLoops kLoops{multiply, multiply_transposed};
 
 }  // namespace
 

@@ -13,9 +13,6 @@ struct PanelLoops {
 
   // c (kPanel, kPanel) = the product of a (rows, kPanel) transposed and b (rows, kPanel), added to what c holds if `adds`.
   void (*multiply_transposed)(const float* a, const float* b, std::int64_t rows, bool adds, float* c);
-
-  // Panels out of `rows` rows of `columns` floats, which begin `step` floats after each other. Zeros fill the last panel.
-  void (*gather)(const float* x, std::int64_t step, std::int64_t rows, std::int64_t columns, float* panels);
 };
 
 // For this CPU; null where it has no such vectors.
