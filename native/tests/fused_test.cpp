@@ -82,9 +82,10 @@ struct Leaves {
     return {own.back(), exact.back()};
   }
   std::pair<Excitation, Excitation> add_excitation() {
-    const auto [a, a64] = add(values("squeeze", {4, channels, 1, 1}, at::kFloat));
-    const auto [b, b64] = add(values("squeeze_bias", {4}, at::kFloat));
-    const auto [c, c64] = add(values("expand", {channels, 4, 1, 1}, at::kFloat));
+    const std::int64_t squeezed = channels % 16 == 0 ? 16 : 4;  // whole panels of a product or not
+    const auto [a, a64] = add(values("squeeze", {squeezed, channels, 1, 1}, at::kFloat));
+    const auto [b, b64] = add(values("squeeze_bias", {squeezed}, at::kFloat));
+    const auto [c, c64] = add(values("expand", {channels, squeezed, 1, 1}, at::kFloat));
     const auto [d, d64] = add(values("expand_bias", {channels}, at::kFloat));
     return {{a, b, c, d}, {a64, b64, c64, d64}};
   }
@@ -189,6 +190,9 @@ const Register on_the_cpu("fused norms: outputs, gradients and running statistic
   if (!model::switched_on("CELLCAM_FUSED_NORM")) throw Skipped("CELLCAM_FUSED_NORM=0");
   norm_act_cases(on_cpu);
   norm_excite_cases(on_cpu);
+  Fused in_panels = on_cpu;
+  in_panels.channels = 48;
+  norm_excite_cases(in_panels);
   readers_cases(on_cpu, at::kFloat);
 });
 

@@ -96,7 +96,11 @@ void Adam::step(const at::Tensor& learning_rate, const std::optional<Scaled>& sc
   std::optional<at::Tensor> scale, found_inf;
   if (scaled) scale = scaled->scale, found_inf = scaled->found_inf;
   for (Group& g : groups()) {
-    at::_foreach_add_(g.steps, 1);
+    if (g.steps.front().is_cpu()) {
+      for (const at::Tensor& step : g.steps) ++*step.data_ptr<float>();
+    } else {
+      at::_foreach_add_(g.steps, 1);
+    }
     at::_fused_adam_(g.parameters, g.gradients, g.exp_avg, g.exp_avg_sq, {}, g.steps, g.factor == 1 ? learning_rate : learning_rate * g.factor,
                      options_.beta1, options_.beta2, /*weight_decay=*/0, options_.epsilon, /*amsgrad=*/false,
                      /*maximize=*/false, scale, found_inf);

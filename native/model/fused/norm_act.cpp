@@ -117,23 +117,19 @@ struct NormAct : torch::autograd::Function<NormAct> {
 // (images, channels) float32 for all images of one view or both, as the small network of an excitation takes and gives.
 class ByImage {
  public:
-  explicit ByImage(const variable_list& views) : ByImage(at::empty({images(views), views[0].size(1)}, at::kFloat), views) {}
-  ByImage(const at::Tensor& all, const variable_list& views) : all_(all) {
-    std::int64_t first = 0;
-    for (const at::Tensor& x : views) {
-      views_.push_back(all.narrow(0, first, x.size(0)));
-      first += x.size(0);
-    }
-  }
+  explicit ByImage(const variable_list& views)
+      : ByImage(at::empty({views[0].size(0) + (views.size() > 1 ? views[1].size(0) : 0), views[0].size(1)}, at::kFloat), views) {}
+  ByImage(const at::Tensor& all, const variable_list& views) : all_(all), of_second_(views[0].size(0) * all.size(1)) {}
   const at::Tensor& all() const { return all_; }
-  const at::Tensor& of(std::size_t view) const { return views_[view]; }
-  float* write(std::size_t view) const { return views_[view].data_ptr<float>(); }
-  const float* read(std::size_t view) const { return floats(views_[view]); }
+  float* write(std::size_t view) const { return all_.data_ptr<float>() + first(view); }
+  const float* read(std::size_t view) const { return floats(all_) + first(view); }
+  // Those of a view.
+  Factors factors(const at::Tensor& x, std::size_t view) const { return {read(view), read(view) + x.size(0) * all_.size(1)}; }
 
  private:
-  static std::int64_t images(const variable_list& views) { return views[0].size(0) + (views.size() > 1 ? views[1].size(0) : 0); }
+  std::int64_t first(std::size_t view) const { return view == 0 ? 0 : of_second_; }
   at::Tensor all_;
-  variable_list views_;
+  std::int64_t of_second_;
 };
 
 struct NormExcite : torch::autograd::Function<NormExcite> {
@@ -230,7 +226,8 @@ struct Excite : torch::autograd::Function<Excite> {
     const Excited e(at::cat(means), detached({squeeze, squeeze_bias, expand, expand_bias}));
     const ByImage weights(e.weights, x);
     for (std::size_t v = 0; v < x.size(); ++v) {
-      scale_act(x[v], {}, to_factors(weights.of(v)), Factors(static_cast<std::size_t>(weights.of(v).numel())), 1, y[v]);
+      const Factors scale = weights.factors(x[v], v);
+      scale_act(x[v], {}, scale, Factors(scale.size()), 1, y[v]);
     }
     variable_list saved{squeeze, expand, e.means, e.hidden, e.weights};
     saved.insert(saved.end(), x.begin(), x.end());
@@ -255,8 +252,8 @@ struct Excite : torch::autograd::Function<Excite> {
     const Excited::Gradient g = e.backward(of_weights.all(), saved.common(0).detach(), saved.common(1).detach());
     const ByImage means(g.means, x);
     for (std::size_t v = 0; v < x.size(); ++v) {
-      GradientFactors f(static_cast<std::size_t>(weights.of(v).numel()));
-      f.a = to_factors(weights.of(v));
+      GradientFactors f(static_cast<std::size_t>(x[v].size(0) * x[v].size(1)));
+      f.a = weights.factors(x[v], v);
       for (std::size_t i = 0; i < f.c.size(); ++i) f.c[i] = means.read(v)[i] / static_cast<float>(Shape(x[v]).pixels);
       added_gradient(up[v], x[v], f, dx[v]);
     }
