@@ -12,8 +12,9 @@ inline void put(float value, bf16* p) {
 
 // How sums over pixels read them. Rows of few channels one by one, a few values at a time, with those of a later row asked for: the memory gives most to who
 // reads straight on, and foresees little of what ends after 2 KB. Of many channels some rows at once, as then the sums are read and written less often,
-// and too large for the first cache.
-constexpr std::int64_t kNarrow = 512;   // channels, at most, of the first kind
+// and too large for the first cache; of very few as well, as their sums are wanted again too soon.
+constexpr std::int64_t kNarrow = 512;   // channels, at most, of rows that are read one by one
+constexpr std::int64_t kShort = 512;    // bytes, at least, of such rows
 constexpr std::int64_t kSoon = 512;     // values between what is read and what is asked for, at least
 constexpr std::int64_t kTogether = 32;  // values at a time
 constexpr std::int64_t kLine = 64;      // bytes of a cache line
@@ -29,11 +30,16 @@ inline void over_some(std::int64_t rows, std::int64_t channels, const F& f) {
   }
 }
 
-template <int n, typename F>
+template <int n, typename T, typename F>
 inline void over_rows(std::int64_t rows, std::int64_t channels, const F& f) {
-  if (channels <= kNarrow) return over_some<1, true>(rows, channels, f);
+  const bool is_short = channels * std::int64_t{sizeof(T)} < kShort;
+  if (!is_short && channels <= kNarrow) return over_some<1, true>(rows, channels, f);
   const std::int64_t most = rows / n * n;
-  over_some<n, false>(most, channels, f);
+  if (is_short) {
+    for (std::int64_t at = 0; at < most * channels; at += n * channels) f(at, 0, channels, 0, std::integral_constant<int, n>());
+  } else {
+    over_some<n, false>(most, channels, f);
+  }
   over_some<1, false>(rows - most, channels, [&](std::int64_t at, auto... rest) { f(at + most * channels, rest...); });
 }
 
@@ -61,7 +67,7 @@ inline void add_moments(const T* x, std::int64_t channels, std::int64_t count, c
 
 template <typename T>
 void moments(const T* x, std::int64_t rows, std::int64_t channels, const float* centre, float* sum, float* squares) {
-  over_rows<4>(rows, channels, [&](std::int64_t at, std::int64_t c, auto count, std::int64_t later, auto n) {
+  over_rows<4, T>(rows, channels, [&](std::int64_t at, std::int64_t c, auto count, std::int64_t later, auto n) {
     if (later > 0) ask_at(at + later, x);
     add_moments<n>(x + at, channels, count, centre + c, sum + c, squares + c);
   });
@@ -108,7 +114,7 @@ inline void add_gradient_moments(const T* dy, const T* x, std::int64_t channels,
 template <typename T>
 void gradient_moments(const T* dy, const T* x, std::int64_t rows, std::int64_t channels, const float* centre, const float* scale, const float* shift,
                       float slope, float* sum, float* products) {
-  over_rows<4>(rows, channels, [&](std::int64_t at, std::int64_t c, auto count, std::int64_t later, auto n) {
+  over_rows<4, T>(rows, channels, [&](std::int64_t at, std::int64_t c, auto count, std::int64_t later, auto n) {
     if (later > 0) ask_at(at + later, dy, x);
     add_gradient_moments<n>(dy + at, x + at, channels, count, centre + c, scale + c, shift + c, slope, sum + c, products + c);
   });
@@ -147,7 +153,7 @@ inline void add_added_gradient_moments(const T* dy, const T* again, const T* y, 
 template <bool twice, typename T>
 void added_gradient_moments_of(const T* dy, const T* again, const T* y, const T* x, std::int64_t rows, std::int64_t channels, const float* centre,
                                float slope, T* g, float* sum, float* products) {
-  over_rows<2>(rows, channels, [&](std::int64_t at, std::int64_t c, auto count, std::int64_t later, auto n) {
+  over_rows<2, T>(rows, channels, [&](std::int64_t at, std::int64_t c, auto count, std::int64_t later, auto n) {
     if (later > 0) ask_at(at + later, dy, y, x);
     if (twice && later > 0) ask_at(at + later, again);
     add_added_gradient_moments<n, twice>(dy + at, twice ? again + at : nullptr, y + at, x + at, channels, count, centre + c, slope, g + at, sum + c,
