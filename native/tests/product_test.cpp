@@ -36,9 +36,13 @@ at::Tensor framed(const at::Tensor& x, bool by_columns) {
   return by_columns ? inner.t() : inner;
 }
 
+std::string text_of(const Size& s, bool a_by_columns, bool b_by_columns) {
+  return std::to_string(s.rows) + " x " + std::to_string(s.depth) + " x " + std::to_string(s.columns) +
+         (a_by_columns ? ", the left one by columns" : "") + (b_by_columns ? ", the right one by columns" : "");
+}
+
 void check_product(const Size& s, bool a_by_columns, bool b_by_columns) {
-  const std::string what = std::to_string(s.rows) + " x " + std::to_string(s.depth) + " x " + std::to_string(s.columns) +
-                           (a_by_columns ? ", the left one by columns" : "") + (b_by_columns ? ", the right one by columns" : "");
+  const std::string what = text_of(s, a_by_columns, b_by_columns);
   const at::Tensor a = at::randn({s.rows, s.depth}), b = at::randn({s.depth, s.columns}), bias = at::randn({s.columns});
   const at::Tensor left = framed(a, a_by_columns), right = framed(b, b_by_columns), before = at::randn({s.rows, s.columns});
   const at::Tensor expected = at::mm(a.to(at::kDouble), b.to(at::kDouble)), c = at::empty({s.rows, s.columns}), added = before.clone();
@@ -59,12 +63,51 @@ const Register products("matrix products, on one thread and on several", [] {
   });
 });
 
+// Half or more of the left matrix zero: the last rows and panels fewer than are multiplied together; a depth that is no multiple of a vector; several
+// blocks of it; enough rows for panels packed beforehand. Those deep enough have as many zeros to the right.
+constexpr Size kSparse[] = {{64, 64, 336}, {83, 109, 352}, {70, 1109, 336}, {1031, 600, 368}, {352, 1500, 336}};
+
+void check_zeros(const Size& s, double share, bool a_by_columns, bool b_by_columns) {
+  const std::string what = text_of(s, a_by_columns, b_by_columns) + ", a share of " + std::to_string(share) + " zero";
+  const auto some = [&](std::int64_t rows, std::int64_t columns) { return at::randn({rows, columns}).mul_(at::rand({rows, columns}).ge(share)); };
+  const at::Tensor a = some(s.rows, s.depth), b = at::randn({s.depth, s.columns});
+  const at::Tensor bias = at::randn({s.columns}), before = at::randn({s.rows, s.columns});
+  const at::Tensor left = framed(a, a_by_columns), right = framed(b, b_by_columns);
+  const at::Tensor expected = at::mm(a.to(at::kDouble), b.to(at::kDouble)), c = at::empty({s.rows, s.columns}), added = before.clone();
+  model::fused::multiply(left, right, c);
+  check_close(c, expected, kTolerance, what);
+  model::fused::multiply_packed(left, model::fused::packed(right), added, {bias.const_data_ptr<float>(), 0.25f, true});
+  check_close(added, at::leaky_relu(expected + before + bias, 0.25), kTolerance, what + ", packed, added with bias and activation");
+  if (s.rows % 16 != 0) return;
+  const at::Tensor d = at::randn({s.rows, s.depth}), e = some(s.depth, s.columns), f = at::empty({s.rows, s.columns});
+  model::fused::multiply({{left, right, c}, {framed(d, a_by_columns), framed(e, b_by_columns), f}});
+  check_close(c, expected, kTolerance, what + ", the first of two");
+  check_close(f, at::mm(d.to(at::kDouble), e.to(at::kDouble)), kTolerance, what + ", of the right one");
+}
+
+const Register zeros("matrix products without what is zero, on one thread and on several", [] {
+  need_avx2();
+  with_threads([] {
+    for (const Size& s : kSparse) {
+      for (const double share : {.5, .9, .99}) {
+        for (const bool a : {false, true}) {
+          for (const bool b : {false, true}) check_zeros(s, share, a, b);
+        }
+      }
+    }
+  });
+});
+
 const Register nothing("matrix products keep what is not a number", [] {
   need_avx2();
   const at::Tensor a = at::zeros({8, 20}), b = at::zeros({20, 16}), c = at::zeros({8, 16}), bias = at::zeros({16});
   a[3][5] = std::numeric_limits<float>::quiet_NaN();
   model::fused::multiply(a, b, c, {bias.const_data_ptr<float>(), 0, false});
   check(c[3].isnan().all().item<bool>() && c.isnan().sum().item<std::int64_t>() == 16, "NaN in one row alone");
+  const at::Tensor sparse = at::zeros({70, 80}), some = at::ones({80, 336}), sums = at::zeros({70, 336});
+  sparse[3][5] = std::numeric_limits<float>::quiet_NaN();
+  model::fused::multiply(sparse, some, sums);
+  check(sums[3].isnan().all().item<bool>() && sums.isnan().sum().item<std::int64_t>() == 336, "NaN in one row alone, among zeros");
 });
 
 // Few pixels and many; every other pixel of odd sizes; more channels than are summed up at a time.

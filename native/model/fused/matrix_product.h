@@ -9,6 +9,9 @@ namespace cellcam::model::fused {
 
 // Products of matrices of float32 with AVX2, where oneDNN and MKL reach two thirds of what the CPU multiplies.
 
+// Where nearly half or more of a left matrix is zero, as behind a ReLU, zeros are left out: what is not finite in the right one counts only where it
+// meets another value. CELLCAM_SKIP_ZEROS=0 turns this off.
+
 // Whether this CPU is such a one. CELLCAM_MATRIX_PRODUCT=0 turns them off.
 bool multiplies();
 
@@ -21,7 +24,7 @@ struct AfterProduct {
 // c (I, J) = a (I, K) times b (K, J). Of a and b rows or columns lie together (so t() of a matrix is one too), of c rows; J is a multiple of kPanel.
 void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {});
 
-// Several products in one go: threads that are done with one go on with the next.
+// Several products in one go: threads that are done with one go on with the next. Of deep ones, zeros of the right matrix are left out as well.
 struct MatrixProduct {
   at::Tensor a, b, c;
 };

@@ -13,7 +13,7 @@ namespace cellcam::model::fused {
 
 #ifdef CELLCAM_PRODUCT_LOOPS
 #pragma GCC push_options
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,popcnt")
 
 namespace {
 
@@ -24,13 +24,41 @@ inline __m256 act(__m256 sum, __m256 bias, __m256 slope) {
   return _mm256_blendv_ps(v, _mm256_mul_ps(v, slope), v);  // by the sign
 }
 
+// Sums of a tile to where they go.
+template <int rows, int vectors>
+inline void store(__m256 (&sums)[rows][vectors], const SumTile& to) {
+  if (to.added) {
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 12
+      for (int v = 0; v < vectors; ++v) sums[r][v] = _mm256_add_ps(sums[r][v], _mm256_loadu_ps(to.sums + r * to.step + v * kLanes));
+    }
+  }
+  if (to.bias != nullptr) {
+    const __m256 slope = _mm256_set1_ps(to.slope);
+#pragma GCC unroll 12
+    for (int v = 0; v < vectors; ++v) {
+      const __m256 bias = _mm256_loadu_ps(to.bias + v * kLanes);
+#pragma GCC unroll 6
+      for (int r = 0; r < rows; ++r) sums[r][v] = act(sums[r][v], bias, slope);
+    }
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 12
+    for (int v = 0; v < vectors; ++v) _mm256_storeu_ps(to.sums + r * to.step + v * kLanes, sums[r][v]);
+  }
+}
+
+inline void ask(const float* x) { _mm_prefetch(reinterpret_cast<const char*>(x), _MM_HINT_T0); }
+
 template <int n>
 inline void multiply_rows(const float* x, const float* y, std::int64_t depth, const SumTile& to) {
-  __m256 low[n], high[n];
+  __m256 sums[n][2];
 #pragma GCC unroll 6
   for (int r = 0; r < n; ++r) {
-    low[r] = high[r] = _mm256_setzero_ps();
-    _mm_prefetch(reinterpret_cast<const char*>(to.sums + r * to.step), _MM_HINT_T0);
+    sums[r][0] = sums[r][1] = _mm256_setzero_ps();
+    ask(to.sums + r * to.step);
   }
 #pragma GCC unroll 4
   for (std::int64_t k = 0; k < depth; ++k, x += kPiece, y += kPanel) {
@@ -38,30 +66,11 @@ inline void multiply_rows(const float* x, const float* y, std::int64_t depth, co
 #pragma GCC unroll 6
     for (int r = 0; r < n; ++r) {
       const __m256 factor = _mm256_broadcast_ss(x + r);
-      low[r] = _mm256_fmadd_ps(factor, y0, low[r]);
-      high[r] = _mm256_fmadd_ps(factor, y1, high[r]);
+      sums[r][0] = _mm256_fmadd_ps(factor, y0, sums[r][0]);
+      sums[r][1] = _mm256_fmadd_ps(factor, y1, sums[r][1]);
     }
   }
-  if (to.added) {
-#pragma GCC unroll 6
-    for (int r = 0; r < n; ++r) {
-      low[r] = _mm256_add_ps(low[r], _mm256_loadu_ps(to.sums + r * to.step));
-      high[r] = _mm256_add_ps(high[r], _mm256_loadu_ps(to.sums + r * to.step + kLanes));
-    }
-  }
-  if (to.bias != nullptr) {
-    const __m256 b0 = _mm256_loadu_ps(to.bias), b1 = _mm256_loadu_ps(to.bias + kLanes), slope = _mm256_set1_ps(to.slope);
-#pragma GCC unroll 6
-    for (int r = 0; r < n; ++r) {
-      low[r] = act(low[r], b0, slope);
-      high[r] = act(high[r], b1, slope);
-    }
-  }
-#pragma GCC unroll 6
-  for (int r = 0; r < n; ++r) {
-    _mm256_storeu_ps(to.sums + r * to.step, low[r]);
-    _mm256_storeu_ps(to.sums + r * to.step + kLanes, high[r]);
-  }
+  store(sums, to);
 }
 
 template <int n>
@@ -74,14 +83,47 @@ inline void multiply_some(const float* x, const float* y, std::int64_t depth, co
 
 void multiply(const float* piece, const float* panel, std::int64_t depth, const SumTile& to) { multiply_some<kPiece>(piece, panel, depth, to); }
 
+template <int panels>
+inline void multiply_lists(const RowList* x, const float* panel, std::int64_t apart, SumTile to) {
+  for (const RowList* end = x + to.rows; x < end; ++x, to.sums += to.step) {
+    __m256 sums[1][2 * panels];
+    const char* y[panels];
+#pragma GCC unroll 6
+    for (int p = 0; p < panels; ++p) {
+      y[p] = reinterpret_cast<const char*>(panel + p * apart);
+      sums[0][2 * p] = sums[0][2 * p + 1] = _mm256_setzero_ps();
+      ask(to.sums + p * kPanel);
+    }
+#pragma GCC unroll 4
+    for (std::int64_t k = 0; k < x->count; ++k) {
+      const __m256 factor = _mm256_broadcast_ss(x->values + k);
+      const std::int64_t row = x->at[k];
+#pragma GCC unroll 12
+      for (int v = 0; v < 2 * panels; ++v) {
+        sums[0][v] = _mm256_fmadd_ps(factor, _mm256_loadu_ps(reinterpret_cast<const float*>(y[v / 2] + row) + v % 2 * kLanes), sums[0][v]);
+      }
+    }
+    store(sums, to);
+  }
+}
+
+void multiply_listed(const RowList* rows, const float* panel, std::int64_t apart, std::int64_t panels, const SumTile& to) {
+  switch (panels) {
+    case 1: return multiply_lists<1>(rows, panel, apart, to);
+    case 2: return multiply_lists<2>(rows, panel, apart, to);
+    case 3: return multiply_lists<3>(rows, panel, apart, to);
+    case 4: return multiply_lists<4>(rows, panel, apart, to);
+    case 5: return multiply_lists<5>(rows, panel, apart, to);
+    default: return multiply_lists<kWide>(rows, panel, apart, to);
+  }
+}
+
 inline __m256i first_lanes(std::int64_t count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
 constexpr std::int64_t kAhead = 16;  // rows that are asked for before they are read
 constexpr int kStreams = 4;          // of a matrix's panels that are written at a time
-
-inline void ask(const float* x) { _mm_prefetch(reinterpret_cast<const char*>(x), _MM_HINT_T0); }
 
 // Masked loads touch no memory beyond: what lies there need not be a number, or memory at all. Masked stores would take as long as dozens of others.
 void copy_pieces(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* pieces, std::int64_t apart) {
@@ -170,7 +212,61 @@ void transpose_panels(const float* x, std::int64_t step, std::int64_t depth, std
   }
 }
 
-constexpr ProductLoops kLoops{multiply, copy_pieces, copy_panels, transpose_pieces, transpose_panels};
+void transpose(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* to, std::int64_t apart) {
+  for (; width > 0; width -= kLanes, x += kLanes * step, to += kLanes) transpose_rows<kLanes>(x, step, depth, width, to, apart);
+}
+
+// For each set of lanes their numbers, then anything.
+struct LaneNumbers {
+  std::uint8_t of[256][kLanes] = {};
+  constexpr LaneNumbers() {
+    for (int set = 0; set < 256; ++set) {
+      int count = 0;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        if ((set >> lane & 1) != 0) of[set][count++] = static_cast<std::uint8_t>(lane);
+      }
+    }
+  }
+};
+constexpr LaneNumbers kLaneNumbers;
+
+// Those of eight values from depth k on that are not zero, what is not a number among them.
+inline std::int64_t append(__m256 values, std::int64_t k, RowList& to, std::int64_t count) {
+  constexpr int kLogBytes = 6;
+  static_assert(kPanel * sizeof(float) == 1 << kLogBytes);
+  const int kept = _mm256_movemask_ps(_mm256_cmp_ps(values, _mm256_setzero_ps(), _CMP_NEQ_UQ));
+  const __m128i lanes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kLaneNumbers.of[kept]));
+  _mm256_storeu_ps(to.values + count, _mm256_permutevar8x32_ps(values, _mm256_cvtepu8_epi32(lanes)));
+  const __m128i rows = _mm_add_epi16(_mm_cvtepu8_epi16(lanes), _mm_set1_epi16(static_cast<std::int16_t>(k)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to.at + count), _mm_slli_epi16(rows, kLogBytes));
+  return count + __builtin_popcount(static_cast<unsigned>(kept));
+}
+
+void list_rows(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, RowList* to) {
+  for (; width > 0; --width, x += step, ++to) {
+    std::int64_t count = 0;
+    for (std::int64_t k = 0; k < depth; k += kLanes) count = append(_mm256_maskload_ps(x + k, first_lanes(depth - k)), k, *to, count);
+    to->count = static_cast<std::int32_t>(count);
+  }
+}
+
+void list_columns(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, RowList* to) {
+  for (; width > 0; width -= kLanes, x += kLanes, to += kLanes) {
+    const __m256i read = first_lanes(width);
+    std::int64_t counts[kLanes] = {};
+    for (std::int64_t k = 0; k < depth; k += kLanes) {
+      __m256 v[kLanes];
+      for (int r = 0; r < kLanes; ++r) v[r] = k + r < depth ? _mm256_maskload_ps(x + (k + r) * step, read) : _mm256_setzero_ps();
+      transpose(v);
+#pragma GCC unroll 8
+      for (int i = 0; i < kLanes; ++i) counts[i] = i < width ? append(v[i], k, to[i], counts[i]) : 0;
+    }
+    for (int i = 0; i < kLanes && i < width; ++i) to[i].count = static_cast<std::int32_t>(counts[i]);
+  }
+}
+
+constexpr ProductLoops kLoops{multiply,         multiply_listed, copy_pieces, copy_panels, transpose_pieces,
+                              transpose_panels, list_columns,  list_rows,   transpose};
 
 }  // namespace
 

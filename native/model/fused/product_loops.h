@@ -13,15 +13,26 @@ constexpr std::int64_t kPiece = 6, kPieceSlack = 2;
 struct SumTile {
   float* sums;
   std::int64_t step;
-  std::int64_t rows;      // 1 to kPiece of them
+  std::int64_t rows;      // of a piece 1 to kPiece
   bool added;             // to what is there
   const float* bias;      // for each column; null if there are none, and then no activation
   Slope slope;
 };
 
+// What is not zero of kListed values of depth or less, of a row of a left matrix of many zeros. It is multiplied with up to kWide panels at a time.
+// Values are written eight at a time, so there is room after the last.
+constexpr std::int64_t kListed = 64, kWide = 6;
+struct alignas(64) RowList {
+  float values[kListed + 8];
+  std::uint16_t at[kListed + 8];  // bytes from where a panel begins to its row for this value
+  std::int32_t count;
+};
+
 struct ProductLoops {
   // The product of a piece, transposed, and a panel.
   void (*multiply)(const float* piece, const float* panel, std::int64_t depth, const SumTile& to);
+  // The product of to.rows listed rows, any number of them, and `panels` panels that begin `apart` floats after each other.
+  void (*multiply_listed)(const RowList* rows, const float* panel, std::int64_t apart, std::int64_t panels, const SumTile& to);
 
   // `width` values that lie together in each of `depth` rows, which begin `step` floats after each other, to pieces or panels that begin
   // `apart` floats after each other, pieces with kPieceSlack floats between them that are written over. Zeros fill the last piece; of panels
@@ -30,6 +41,11 @@ struct ProductLoops {
   Pack copy_pieces, copy_panels;
   // The same from `width` rows of `depth` values.
   Pack transpose_pieces, transpose_panels;
+  // `width` columns of `depth` rows, and as many rows of `depth` columns.
+  using List = void (*)(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, RowList* to);
+  List list_columns, list_rows;
+  // `width` rows of `depth` values, whose columns begin `apart` floats after each other in `to`.
+  Pack transpose;
 };
 
 // For this CPU; null where it has no such vectors.
