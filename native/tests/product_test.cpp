@@ -65,7 +65,7 @@ const Register products("matrix products, on one thread and on several", [] {
 
 // Half or more of the left matrix zero: the last rows and panels fewer than are multiplied together; a depth that is no multiple of a vector; several
 // blocks of it; enough rows for panels packed beforehand. Those deep enough have as many zeros to the right.
-constexpr Size kSparse[] = {{64, 64, 336}, {83, 109, 352}, {70, 1109, 336}, {1031, 600, 368}, {352, 1500, 336}};
+constexpr Size kSparse[] = {{64, 64, 336}, {83, 109, 352}, {70, 1109, 336}, {1031, 600, 368}, {528, 1500, 336}};
 
 void check_zeros(const Size& s, double share, bool a_by_columns, bool b_by_columns) {
   const std::string what = text_of(s, a_by_columns, b_by_columns) + ", a share of " + std::to_string(share) + " zero";

@@ -30,7 +30,7 @@ constexpr std::int64_t kFewRows = 512;                 // up to so many, threads
 
 constexpr double kMostKept = .58;                      // of a matrix, for leaving out its zeros to pay: the rest is multiplied at about this rate
 constexpr std::int64_t kLeastListed = 64;              // rows and depth of such a matrix, and columns for each thread
-constexpr std::int64_t kWideListed = 160;              // columns in all, so that most are multiplied with five panels or six at a time
+constexpr std::int64_t kWideListed = 160;              // columns in all, of deep ones for each thread: most are multiplied with five panels or six at a time
 constexpr std::int64_t kDeepListed = 1024;             // for a result that is transposed afterwards to pay
 
 std::int64_t parts(std::int64_t all, std::int64_t each) { return (all + each - 1) / each; }
@@ -372,7 +372,8 @@ void multiply(const std::vector<MatrixProduct>& products) {
   std::deque<Product> shared;
   std::vector<std::pair<at::Tensor, at::Tensor>> transposed;  // from what to where
   for (const MatrixProduct& p : products) {
-    if (p.b.size(0) < kDeepListed || p.a.size(0) % kPanel != 0 || !lists(Operand(p.b.t(), 0), p.a.size(0))) {
+    const std::int64_t columns = p.a.size(0);  // of the transposed product
+    if (p.b.size(0) < kDeepListed || columns % kPanel != 0 || columns < kWideListed * at::get_num_threads() || !lists(Operand(p.b.t(), 0), columns)) {
       shared.emplace_back(p.a, p.b, p.c);
       continue;
     }
