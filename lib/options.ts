@@ -10,8 +10,12 @@ export interface NdArray<T> {
 /** Where a model runs. `auto` takes CUDA if there is a device, else the CPU. */
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
 
-/** Arithmetic of a network. `auto`: fp16 on CUDA, bf16 on CPUs with bf16 units, else fp32. */
-export type Precision = 'auto' | 'fp32' | 'bf16' | 'fp16';
+/**
+ * Arithmetic of a network. `auto`: fp16 on CUDA, bf16 on CPUs with bf16 units, int16 on those with AVX2 and no AVX-512, else fp32.
+ * int16: values are float32; what 1x1 convolutions multiply is rounded to integers of 16 bits with a scale for up to 256 of them, and summed up
+ * exactly: some 1e-4 from fp32 for each convolution.
+ */
+export type Precision = 'auto' | 'fp32' | 'bf16' | 'fp16' | 'int16';
 
 function describe(value: unknown): string {
   if (value === null || value === undefined) return String(value);
@@ -62,7 +66,7 @@ export function requireDevice(value: unknown, name = 'device'): Device {
 }
 
 export function requirePrecision(value: unknown, name = 'precision'): Precision {
-  return requireOneOf(value, name, ['auto', 'fp32', 'bf16', 'fp16'] as const);
+  return requireOneOf(value, name, ['auto', 'fp32', 'bf16', 'fp16', 'int16'] as const);
 }
 
 export function requireSignal(value: unknown, name = 'signal'): AbortSignal | undefined {

@@ -53,7 +53,7 @@ export const homeOptions = (): Option[] => [
 
 export const deviceOptions = (precision = 'auto'): Option[] => [
   new Option('--device <device>', 'auto, cpu, cuda or cuda:N').default('auto'),
-  new Option('--precision <precision>', 'auto, fp32, bf16 or fp16').default(precision),
+  new Option('--precision <precision>', 'auto, fp32, bf16, fp16 or int16').default(precision),
 ];
 
 /** How cells are found. */

@@ -4,8 +4,20 @@
 #include <torch/cuda.h>
 
 #include "error.h"
+#include "model/fused/integer_loops.h"
+#include "model/fused/matrix_product.h"
 
 namespace cellcam::model {
+
+namespace {
+
+thread_local bool rounds = false;
+
+}  // namespace
+
+bool cpu_has_int16() { return fused::multiplies() && fused::integer_loops() != nullptr; }
+
+bool rounds_to_int16() { return rounds; }
 
 bool cpu_has_bf16() {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -18,16 +30,27 @@ bool cpu_has_bf16() {
 Precision choose_precision(const std::string& name, c10::Device device) {
   if (name == "fp32") return Precision::fp32;
   if (name == "bf16") return Precision::bf16;
+  const bool has_int16 = device.is_cpu() && cpu_has_int16();
   if (name == "fp16") {
     if (device.is_cuda()) return Precision::fp16;
-    throw Error("ERR_INVALID_ARG", "Expected fp32, bf16 or auto for precision on the CPU but received 'fp16' of type string");
+    throw Error("ERR_INVALID_ARG", "Expected fp32, bf16, int16 or auto for precision on the CPU but received 'fp16' of type string");
+  }
+  if (name == "int16") {
+    if (has_int16) return Precision::int16;
+    throw Error("ERR_INVALID_ARG", "Expected fp32, bf16, fp16 or auto for precision but received 'int16' of type string: it is for CPUs with AVX2 and no AVX-512");
   }
   if (device.is_cuda()) return Precision::fp16;
-  return cpu_has_bf16() ? Precision::bf16 : Precision::fp32;
+  return cpu_has_bf16() ? Precision::bf16 : has_int16 ? Precision::int16 : Precision::fp32;
 }
 
 std::string precision_name(Precision precision) {
-  return precision == Precision::fp32 ? "fp32" : precision == Precision::bf16 ? "bf16" : "fp16";
+  switch (precision) {
+    case Precision::fp32: return "fp32";
+    case Precision::bf16: return "bf16";
+    case Precision::fp16: return "fp16";
+    case Precision::int16: return "int16";
+  }
+  return {};
 }
 
 c10::Device choose_device(const std::string& name) {
@@ -40,7 +63,8 @@ c10::Device choose_device(const std::string& name) {
 }
 
 Autocast::Autocast(c10::Device device, Precision precision)
-    : type_(device.type()), active_(precision != Precision::fp32) {
+    : type_(device.type()), active_(precision == Precision::bf16 || precision == Precision::fp16), was_rounding_(rounds) {
+  rounds = precision == Precision::int16;
   if (!active_) return;
   was_enabled_ = at::autocast::is_autocast_enabled(type_);
   was_dtype_ = at::autocast::get_autocast_dtype(type_);
@@ -50,6 +74,7 @@ Autocast::Autocast(c10::Device device, Precision precision)
 }
 
 Autocast::~Autocast() {
+  rounds = was_rounding_;
   if (!active_) return;
   if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
   at::autocast::set_autocast_enabled(type_, was_enabled_);

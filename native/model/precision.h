@@ -7,17 +7,25 @@
 
 namespace cellcam::model {
 
-enum class Precision { fp32, bf16, fp16 };
+// int16: values stay float32, those that 1x1 convolutions multiply are rounded to integers of 16 bits (fused/integer_loops.h).
+enum class Precision { fp32, bf16, fp16, int16 };
 
 // Whether this CPU multiplies bfloat16 in hardware.
 bool cpu_has_bf16();
 
-// "auto": fp16 on CUDA, bf16 on CPUs with bf16 units, else fp32. Throws Error ERR_INVALID_ARG for fp16 on the CPU.
+// Whether passes run on this CPU with int16: with AVX2 and no AVX-512.
+bool cpu_has_int16();
+
+// "auto": fp16 on CUDA, bf16 on CPUs with bf16 units, int16 where the CPU has that, else fp32. Throws Error ERR_INVALID_ARG for fp16 on the CPU, and
+// for int16 where it has none.
 Precision choose_precision(const std::string& name, c10::Device device);
 std::string precision_name(Precision precision);
 
 // "auto": CUDA if there is a device. Throws Error ERR_INVALID_ARG where CUDA is asked for and absent.
 c10::Device choose_device(const std::string& name);
+
+// Whether a pass of this thread is one with int16.
+bool rounds_to_int16();
 
 // Mixed precision for the passes of its scope; the casts of weights are kept and shared until it ends.
 class Autocast {
@@ -29,7 +37,7 @@ class Autocast {
 
  private:
   c10::DeviceType type_;
-  bool active_, was_enabled_ = false;
+  bool active_, was_enabled_ = false, was_rounding_;
   c10::ScalarType was_dtype_ = c10::ScalarType::Float;
 };
 

@@ -1,6 +1,7 @@
 // Matrix products of our own, and 1x1 convolutions by them, against LibTorch's in float64.
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <limits>
 
@@ -9,6 +10,7 @@
 #include "model/fused/matrix_product.h"
 #include "model/fused/pixels.h"
 #include "model/fused/pointwise_conv.h"
+#include "model/precision.h"
 #include "reference.h"
 
 namespace cellcam::tests {
@@ -108,6 +110,87 @@ const Register nothing("matrix products keep what is not a number", [] {
   sparse[3][5] = std::numeric_limits<float>::quiet_NaN();
   model::fused::multiply(sparse, some, sums);
   check(sums[3].isnan().all().item<bool>() && sums.isnan().sum().item<std::int64_t>() == 336, "NaN in one row alone, among zeros");
+});
+
+constexpr double kRounded = 3e-4;  // of two factors of some 12 bits each
+
+using model::fused::Arithmetic;
+
+double relative(const at::Tensor& found, const at::Tensor& expected) {
+  return ((found.to(at::kDouble) - expected).norm() / expected.norm()).item<double>();
+}
+
+void check_rounded(const Size& s, bool a_by_columns, bool b_by_columns) {
+  const std::string what = text_of(s, a_by_columns, b_by_columns);
+  const at::Tensor a = at::randn({s.rows, s.depth}), b = at::randn({s.depth, s.columns}), bias = at::randn({s.columns});
+  const at::Tensor left = framed(a, a_by_columns), right = framed(b, b_by_columns), before = at::randn({s.rows, s.columns});
+  const at::Tensor expected = at::mm(a.to(at::kDouble), b.to(at::kDouble)), c = at::empty({s.rows, s.columns}), added = before.clone();
+  model::fused::multiply(left, right, c, {}, Arithmetic::int16);
+  check(relative(c, expected) < kRounded, what + ": " + std::to_string(relative(c, expected)));
+  model::fused::multiply_packed(left, model::fused::packed(right, Arithmetic::int16), added, {bias.const_data_ptr<float>(), 0.25f, true}, Arithmetic::int16);
+  check(relative(added, at::leaky_relu(expected + before + bias, 0.25)) < kRounded, what + ", packed, added with bias and activation");
+  const at::Tensor again = at::empty_like(c);
+  model::fused::multiply({{left, right, c}, {left, right, again}}, Arithmetic::int16);
+  check(relative(c, expected) < kRounded && at::equal(c, again), what + ", two of them");
+}
+
+const Register rounded("matrix products of integers, on one thread and on several", [] {
+  need_avx2();
+  with_threads([] {
+    for (const Size& s : kSizes) {
+      for (const bool a : {false, true}) {
+        for (const bool b : {false, true}) check_rounded(s, a, b);
+      }
+    }
+  });
+});
+
+// Rows for which sums are as large as they can be, for which one value says it all, and for which squares have no float.
+const Register extremes("matrix products of integers of extreme sizes", [] {
+  need_avx2();
+  for (const std::int64_t depth : {3, 256, 700}) {
+    for (const bool by_columns : {false, true}) {
+      const at::Tensor a = at::ones({9, depth}), b = at::ones({depth, 32});
+      a[1].fill_(-3);
+      a[2].zero_()[depth / 2] = 1e3;
+      a[3].zero_();
+      a[4].mul_(1e-28);
+      a[5].mul_(1e28);
+      a[6].slice(0, 1).mul_(1e-2);
+      b.select(1, 7).mul_(1e-25);
+      b.select(1, 8).zero_();
+      const at::Tensor c = at::empty({9, 32}), expected = at::mm(a.to(at::kDouble), b.to(at::kDouble));
+      model::fused::multiply(framed(a, by_columns), framed(b, by_columns), c, {}, Arithmetic::int16);
+      const at::Tensor wrong = (c.to(at::kDouble) - expected).abs() > expected.abs() * 1e-3 + 1e-40;
+      check(!wrong.any().item<bool>(), "a depth of " + std::to_string(depth));
+      a[4][depth - 1] = std::numeric_limits<float>::infinity();
+      a[6][0] = std::numeric_limits<float>::quiet_NaN();
+      model::fused::multiply(framed(a, by_columns), framed(b, by_columns), c, {}, Arithmetic::int16);
+      check(c[4].isnan().all().item<bool>() && c[6].isnan().all().item<bool>() && c.isnan().sum().item<std::int64_t>() == 64, "NaN in two rows alone");
+    }
+  }
+});
+
+const Register pointwise_rounded("1x1 convolutions of integers: outputs and gradients", [] {
+  need_avx2();
+  const at::Tensor w = at::randn({32, 48, 1, 1}).requires_grad_(), x = at::randn({2, 48, 9, 7}).contiguous(kNhwc).requires_grad_();
+  const at::Tensor dy = at::randn({2, 32, 9, 7}).contiguous(kNhwc);
+  const auto gradients = [&](const at::Tensor& y, const at::Tensor& from, const at::Tensor& weight) {
+    return torch::autograd::grad({y}, {from, weight}, {dy.to(y.scalar_type())});
+  };
+  at::Tensor y, plain;
+  {
+    const model::Autocast scope(c10::Device(c10::kCPU), model::Precision::int16);
+    y = model::fused::pointwise_conv(x, w, 1).whole;
+  }
+  plain = model::fused::pointwise_conv(x, w, 1).whole;
+  const at::Tensor x64 = x.detach().to(at::kDouble).requires_grad_(), w64 = w.detach().to(at::kDouble).requires_grad_();
+  const at::Tensor expected = at::conv2d(x64, w64);
+  check(relative(y.detach(), expected.detach()) < kRounded && relative(plain.detach(), expected.detach()) < kTolerance, "outputs, and those behind the scope");
+  check(relative(y.detach(), expected.detach()) > 1e-5, "rounded at all");
+  const auto found = gradients(y, x, w), wanted = gradients(expected, x64, w64);
+  check(relative(found[0], wanted[0]) < kRounded && relative(found[1], wanted[1]) < kRounded, "gradients, behind the scope too");
+  check(relative(found[0], wanted[0]) > 1e-5 && relative(found[1], wanted[1]) > 1e-5, "gradients rounded at all");
 });
 
 // Few pixels and many; every other pixel of odd sizes; more channels than are summed up at a time.

@@ -179,6 +179,33 @@ describeShared('PuzzleCam against the reference', () => {
       }
     });
 
+    test('products of integers of 16 bits, where the CPU has them: near float64, and not float32', async () => {
+      await model.setWeights(weights);
+      const { images, targets } = training();
+      using trainer = new Trainer({ model }); // on the CPU: bf16, int16 or fp32
+      if (trainer.precision !== 'int16') {
+        await expect(model.forward(images, { precision: 'int16' })).rejects.toMatchObject({ code: 'ERR_INVALID_ARG' });
+        return;
+      }
+      const want = Object.values(reference.train)[0]!.loss_ref64;
+      const { alpha, beta, gamma } = want;
+      const trained = await model.gradients(images, targets, { loss: { alpha, beta, gamma }, precision: 'int16' });
+      expect(Math.abs(trained.loss.total / want.loss - 1)).toBeLessThan(3e-4); // bf16: 3e-4 to 5e-3
+      await model.setWeights(weights);
+      const shape = reference.eval_input_shape;
+      const out = await model.forward({ data: fillImages(shape, 1), shape }, { precision: 'int16' });
+      expect(relative(out.logits.data, tensors('eval.single_logits.ref64').data)).toBeLessThan(1e-3);
+      const apart = relative(out.maps.data, tensors('eval.single_features.ref64').data); // bf16: 8e-3 to 1.3e-2
+      expect(apart).toBeLessThan(1e-3);
+      expect(apart).toBeGreaterThan(1e-5);
+      const sharp = readTensors(`${name}_evalgrad.safetensors`);
+      const got = await model.gradients(images, targets, { train: false, precision: 'int16' });
+      for (const key of reference.small_params) {
+        // bf16: 2.6e-2 to .17
+        expect(relative(got.gradients[key]!.data, sharp(`grad.${key}.ref64`).data)).toBeLessThan(5e-2);
+      }
+    });
+
     test('gradients with batch norm in eval mode within 5e-3', async () => {
       await model.setWeights(weights);
       const sharp = readTensors(`${name}_evalgrad.safetensors`);

@@ -9,9 +9,9 @@
 #include <thread>
 #include <utility>
 
-#include "model/fused/panel_loops.h"
+#include "model/fused/integer_loops.h"
+#include "model/fused/operand.h"
 #include "model/fused/pixels.h"
-#include "model/fused/prefetch.h"
 #include "model/fused/product_loops.h"
 #include "model/fused/threads.h"
 #include "model/switches.h"
@@ -20,8 +20,7 @@ namespace cellcam::model::fused {
 
 namespace {
 
-constexpr std::int64_t kDepth = 512;                   // of what is multiplied at a time: a panel of the size of a usual first cache
-constexpr std::int64_t kLeast = 128;                   // of it where sums of many depths stay in the second cache
+constexpr std::int64_t kLeast = 128;                   // of depth at a time where sums of many depths stay in the second cache
 constexpr std::int64_t kLeft = std::int64_t{1} << 16;  // floats of packed pieces: half of a usual second cache
 constexpr std::int64_t kGroup = 4;                     // panels that are packed at a time
 constexpr std::int64_t kFewPieces = 2;                 // of a stretch that threads share: what is read of a panel pays only for several
@@ -32,42 +31,6 @@ constexpr double kMostKept = .58;                      // of a matrix, for leavi
 constexpr std::int64_t kLeastListed = 64;              // rows and depth of such a matrix, and columns for each thread
 constexpr std::int64_t kWideListed = 160;              // columns in all, of deep ones for each thread: most are multiplied with five panels or six at a time
 constexpr std::int64_t kDeepListed = 1024;             // for a result that is transposed afterwards to pay
-
-std::int64_t parts(std::int64_t all, std::int64_t each) { return (all + each - 1) / each; }
-
-struct Range {
-  std::int64_t first, next;
-  std::int64_t size() const { return next - first; }
-  // The i-th of `count` nearly equal stretches.
-  Range cut(std::int64_t i, std::int64_t count) const { return {first + size() * i / count, first + size() * (i + 1) / count}; }
-};
-
-// A matrix of which rows or columns lie together.
-struct Operand {
-  const float* data;
-  std::int64_t outer, depth;  // its rows if it is the left one, its columns if it is the right one; what is summed over
-  std::int64_t step;
-  bool deep;  // whether what lies together is summed over
-
-  Operand(const at::Tensor& x, int outer_at)
-      : data(floats(x)), outer(x.size(outer_at)), depth(x.size(1 - outer_at)), step(x.stride(1) == 1 ? x.stride(0) : x.stride(1)),
-        deep((x.stride(1) == 1) == (outer_at == 0)) {}
-
-  const float* at(std::int64_t i, std::int64_t k) const { return data + (deep ? i * step + k : k * step + i); }
-
-  void list(const Range& rows, const Range& k, RowList* to) const {
-    const ProductLoops& loops = *product_loops();
-    (deep ? loops.list_rows : loops.list_columns)(at(rows.first, k.first), step, k.size(), rows.size(), to);
-  }
-  void pack_pieces(const Range& rows, const Range& k, float* to, std::int64_t apart) const {
-    const ProductLoops& loops = *product_loops();
-    (deep ? loops.transpose_pieces : loops.copy_pieces)(at(rows.first, k.first), step, k.size(), rows.size(), to, apart);
-  }
-  void pack_panels(const Range& columns, const Range& k, float* to, std::int64_t apart) const {
-    const ProductLoops& loops = *product_loops();
-    (deep ? loops.transpose_panels : loops.copy_panels)(at(columns.first, k.first), step, k.size(), columns.size(), to, apart);
-  }
-};
 
 // Whether so many values of this left matrix are zeros, as behind a ReLU, that it pays to list what the others are. A few spots of it tell.
 bool lists(const Operand& x, std::int64_t columns) {
@@ -83,30 +46,7 @@ bool lists(const Operand& x, std::int64_t columns) {
   return static_cast<double>(kept) < kMostKept * static_cast<double>(kSpots * rows * depths);
 }
 
-// Asks the memory for values that will be packed next, a few at a time between products, as packing by itself would wait for them.
-class Ahead {
- public:
-  Ahead() = default;
-  Ahead(const Operand& x, const Range& outer, const Range& k, std::int64_t products)
-      : row_(x.at(outer.first, k.first)), step_(x.step), rows_(x.deep ? outer.size() : k.size()), columns_(x.deep ? k.size() : outer.size()),
-        each_(parts(rows_ * parts(columns_, kLine), products)) {}
-
-  void ask() {
-    for (std::int64_t i = 0; i < each_ && rows_ > 0; ++i) {
-      ask_for<2>(row_ + column_);
-      column_ += kLine;
-      if (column_ < columns_) continue;
-      column_ = 0;
-      row_ += step_;
-      --rows_;
-    }
-  }
-
- private:
-  static constexpr std::int64_t kLine = 16;  // floats of a cache line
-  const float* row_ = nullptr;
-  std::int64_t step_ = 0, rows_ = 0, columns_ = 0, each_ = 0, column_ = 0;
-};
+const TileLoops& loops_of(Arithmetic arithmetic) { return arithmetic == Arithmetic::int16 ? *integer_loops() : product_loops()->tiles; }
 
 // Pieces of the left matrix, handed out some at a time: to one thread nearly equal stretches, to several ever shorter ones, so that none waits long for
 // the others in the end.
@@ -137,14 +77,16 @@ class Stretches {
 // A right matrix as panels, packed by all threads that come to multiply by it.
 class Panels {
  public:
-  explicit Panels(const at::Tensor& b)
-      : memory_(at::empty({b.size(1) / kPanel, b.size(0), kPanel}, b.options())), right_(b, 1), groups_(parts(memory_.size(0), kGroup)) {}
+  Panels(const at::Tensor& b, const TileLoops& tiles)
+      : tiles_(tiles), right_(b, 1), blocks_(right_.depth, tiles.depth), each_(blocks_.begin(tiles, blocks_.count())),
+        memory_(at::empty({b.size(1) / kPanel, each_}, b.options())), groups_(parts(memory_.size(0), kGroup)) {}
 
   void pack() {
-    const std::int64_t each = right_.depth * kPanel;
     groups_.each([&](std::int64_t i) {
       const Range panels{i * kGroup, std::min((i + 1) * kGroup, memory_.size(0))};
-      right_.pack_panels({panels.first * kPanel, panels.next * kPanel}, {0, right_.depth}, memory_.data_ptr<float>() + panels.first * each, each);
+      for (std::int64_t k = 0; k < blocks_.count(); ++k) {
+        right_.pack_panels(tiles_, panels, blocks_[k], memory_.data_ptr<float>() + panels.first * each_ + blocks_.begin(tiles_, k), each_);
+      }
       packed_.fetch_add(1, std::memory_order_release);
     });
   }
@@ -156,8 +98,11 @@ class Panels {
   const at::Tensor& memory() const { return memory_; }
 
  private:
-  at::Tensor memory_;
+  const TileLoops& tiles_;
   Operand right_;
+  Blocks blocks_;
+  std::int64_t each_;
+  at::Tensor memory_;
   Numbers groups_;
   std::atomic<std::int64_t> packed_ = 0;
 };
@@ -173,25 +118,28 @@ struct PanelGroup {
 class Pieces {
  public:
   static constexpr std::int64_t kRows = kPiece, kPanels = kGroup;
-  static std::int64_t floats_each(std::int64_t depth) { return kPiece * depth + kPieceSlack; }
+  static std::int64_t floats_each(const TileLoops& tiles, std::int64_t depth) { return tiles.piece_size(depth); }
   static std::int64_t products(const Range& panels, std::int64_t) { return panels.size(); }
 
-  Pieces(const Operand& x, const Range& rows, const Range& k, float* memory) : k_(k), count_(parts(rows.size(), kRows)), memory_(memory) {
-    x.pack_pieces(rows, k, memory, floats_each(k.size()));
+  Pieces(const TileLoops& tiles, const Operand& x, const Range& rows, const Range& k, float* memory)
+      : tiles_(tiles), k_(k), count_(parts(rows.size(), kRows)), memory_(memory) {
+    x.pack_pieces(tiles, rows, k, memory);
   }
   // Calls before() and uses tile(number, panel, depths) for each.
   template <typename Before, typename Tile>
   void multiply(const PanelGroup& right, const Before& before, const Tile& tile) const {
-    const auto multiply = product_loops()->multiply;
+    const auto multiply = tiles_.multiply;
+    const std::int64_t each = tiles_.piece_size(k_.size());
     for (std::int64_t j = 0; j < right.panels.size(); ++j) {
       for (std::int64_t i = 0; i < count_; ++i) {
         before();
-        multiply(memory_ + i * floats_each(k_.size()), right.data + j * right.apart, k_.size(), tile(i, right.panels.first + j, k_));
+        multiply(memory_ + i * each, right.data + j * right.apart, k_.size(), tile(i, right.panels.first + j, k_));
       }
     }
   }
 
  private:
+  const TileLoops& tiles_;
   Range k_;
   std::int64_t count_;
   const float* memory_;
@@ -201,10 +149,10 @@ class Pieces {
 class Lists {
  public:
   static constexpr std::int64_t kRows = 16, kPanels = kWide;
-  static std::int64_t floats_each(std::int64_t depth) { return kRows * parts(depth, kListed) * std::int64_t{sizeof(RowList) / sizeof(float)}; }
+  static std::int64_t floats_each(const TileLoops&, std::int64_t depth) { return kRows * parts(depth, kListed) * std::int64_t{sizeof(RowList) / sizeof(float)}; }
   static std::int64_t products(const Range& panels, std::int64_t depth) { return parts(panels.size(), kPanels) * parts(depth, kListed); }
 
-  Lists(const Operand& x, const Range& rows, const Range& k, float* memory)
+  Lists(const TileLoops&, const Operand& x, const Range& rows, const Range& k, float* memory)
       : k_(k), count_(rows.size()), lists_(parts(k.size(), kListed)), memory_(reinterpret_cast<RowList*>(memory)) {
     for (std::int64_t l = 0; l < lists_; ++l) x.list(rows, k.cut(l, lists_), memory_ + l * count_);
   }
@@ -230,9 +178,10 @@ class Lists {
 // A product that threads share: each calls pack(), and work() any time later.
 class Product {
  public:
-  Product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {}) : Product(Operand(a, 0), c, after) {
+  Product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, Arithmetic arithmetic, const AfterProduct& after = {})
+      : Product(Operand(a, 0), c, arithmetic, after) {
     if (a_.deep && a_.outer > kFewRows) {
-      panels_.emplace(b);
+      panels_.emplace(b, tiles_);
       return;
     }
     b_ = Operand(b, 1);
@@ -243,7 +192,10 @@ class Product {
     }
   }
   // By panels that are packed already.
-  Product(const at::Tensor& a, const float* packed, const at::Tensor& c, const AfterProduct& after) : Product(Operand(a, 0), c, after) { packed_ = packed; }
+  Product(const at::Tensor& a, const float* packed, const at::Tensor& c, Arithmetic arithmetic, const AfterProduct& after)
+      : Product(Operand(a, 0), c, arithmetic, after) {
+    packed_ = packed;
+  }
 
   void pack() {
     if (panels_) panels_->pack();
@@ -251,12 +203,12 @@ class Product {
 
   void work() {
     const Range panels{0, columns_ / kPanel};
-    if (!b_) return compute(shared_, panels, panels_ ? panels_->data() : packed_, kDepth);
+    if (!b_) return compute(shared_, panels, panels_ ? panels_->data() : packed_, tiles_.depth);
     const std::int64_t across = threads_ / down_;
     cells_.each([&](std::int64_t i) {
       const Range mine = pieces().cut(i / across, down_), columns = panels.cut(i % across, across);
       if (mine.size() == 0 || columns.size() == 0) return;
-      const std::int64_t depth = a_.deep ? kDepth : std::clamp(kLeft / (mine.size() * rows_ + columns.size() * kPanel), kLeast, kDepth);
+      const std::int64_t depth = a_.deep ? tiles_.depth : std::clamp(kLeft / (mine.size() * rows_ + columns.size() * kPanel), kLeast, tiles_.depth);
       Stretches stretches(mine, longest(depth), 1);
       compute(stretches, columns, nullptr, depth);
     });
@@ -270,14 +222,16 @@ class Product {
   }
 
  private:
-  Product(const Operand& a, const at::Tensor& c, const AfterProduct& after)
-      : a_(a), sums_(c.data_ptr<float>()), columns_(c.size(1)), step_(c.stride(0)), after_(after), listed_(lists(a, columns_)),
-        shared_(pieces(), longest(kDepth), threads_) {}
+  Product(const Operand& a, const at::Tensor& c, Arithmetic arithmetic, const AfterProduct& after)
+      : tiles_(loops_of(arithmetic)), a_(a), sums_(c.data_ptr<float>()), columns_(c.size(1)), step_(c.stride(0)), after_(after),
+        listed_(arithmetic == Arithmetic::float32 && lists(a, columns_)), shared_(pieces(), longest(tiles_.depth), threads_) {}
 
   // Rows are counted in pieces, or in as many as are listed together.
   Range pieces() const { return {0, parts(a_.outer, rows_)}; }
   // Those of such a depth that fit into the cache; of lists only half is written.
-  std::int64_t longest(std::int64_t depth) const { return listed_ ? 2 * kLeft / Lists::floats_each(depth) : kLeft / Pieces::floats_each(depth); }
+  std::int64_t longest(std::int64_t depth) const {
+    return listed_ ? 2 * kLeft / Lists::floats_each(tiles_, depth) : kLeft / Pieces::floats_each(tiles_, depth);
+  }
 
   void compute(Stretches& stretches, const Range& panels, const float* packed, std::int64_t most) const {
     if (listed_) return compute_by<Lists>(stretches, panels, packed, most);
@@ -286,28 +240,28 @@ class Product {
 
   template <typename Left>
   void compute_by(Stretches& stretches, const Range& panels, const float* packed, std::int64_t most) const {
-    const std::int64_t blocks = parts(a_.depth, most), depth = parts(a_.depth, blocks), groups = parts(panels.size(), Left::kPanels);
-    const std::int64_t group = b_ ? Left::kPanels * kPanel * depth : 0;
-    const at::Tensor memory = at::empty({stretches.longest() * Left::floats_each(depth) + group}, at::kFloat);
+    const Blocks blocks(a_.depth, most);
+    const std::int64_t groups = parts(panels.size(), Left::kPanels), whole = packed != nullptr ? blocks.begin(tiles_, blocks.count()) : 0;
+    const std::int64_t group = b_ ? Left::kPanels * tiles_.panel_size(blocks.longest()) : 0;
+    const at::Tensor memory = at::empty({stretches.longest() * Left::floats_each(tiles_, blocks.longest()) + group}, at::kFloat);
     float* right = memory.data_ptr<float>();
     const auto rows = [&](const Range& pieces) { return Range{pieces.first * Left::kRows, std::min(pieces.next * Left::kRows, a_.outer)}; };
-    const auto block = [&](std::int64_t i) { return Range{0, a_.depth}.cut(i, blocks); };
     for (Range pieces = stretches.next(), following; pieces.size() > 0; pieces = following) {
       following = stretches.next();
-      for (std::int64_t i = 0; i < blocks; ++i) {
-        const Range k = block(i);
-        const bool last = i + 1 == blocks;
+      for (std::int64_t i = 0; i < blocks.count(); ++i) {
+        const Range k = blocks[i];
+        const bool last = i + 1 == blocks.count();
         const std::int64_t products = pieces.size() * Left::products(panels, k.size());
-        Ahead of_left(a_, rows(last ? following : pieces), block(last ? 0 : i + 1), products), of_right;
-        if (b_ && !b_->deep && !last) of_right = Ahead(*b_, {panels.first * kPanel, panels.next * kPanel}, block(i + 1), products);
-        const Left left(a_, rows(pieces), k, right + group);
+        Ahead of_left(a_, rows(last ? following : pieces), blocks[last ? 0 : i + 1], products), of_right;
+        if (b_ && !b_->deep && !last) of_right = Ahead(*b_, {panels.first * kPanel, panels.next * kPanel}, blocks[i + 1], products);
+        const Left left(tiles_, a_, rows(pieces), k, right + group);
         for (std::int64_t g = 0; g < groups; ++g) {
           const Range some = panels.cut(g, groups);
-          PanelGroup read{right, k.size() * kPanel, some};
+          PanelGroup read{right, tiles_.panel_size(k.size()), some};
           if (b_) {
-            b_->pack_panels({some.first * kPanel, some.next * kPanel}, k, right, read.apart);
+            b_->pack_panels(tiles_, some, k, right, read.apart);
           } else {
-            read = {packed + (some.first * a_.depth + k.first) * kPanel, a_.depth * kPanel, some};
+            read = {packed + some.first * whole + blocks.begin(tiles_, i), whole, some};
           }
           const auto before = [&] {
             of_left.ask();
@@ -328,6 +282,7 @@ class Product {
     return {sums_ + row * step_ + panel * kPanel, step_, std::min(rows, a_.outer - row), after_.added || k.first > 0, bias, after_.slope};
   }
 
+  const TileLoops& tiles_;
   Operand a_;
   float* sums_;
   std::int64_t columns_, step_;
@@ -360,26 +315,29 @@ bool multiplies() {
   return on && product_loops() != nullptr;
 }
 
-at::Tensor packed(const at::Tensor& b) {
-  Panels panels(b);
+at::Tensor packed(const at::Tensor& b, Arithmetic arithmetic) {
+  Panels panels(b, loops_of(arithmetic));
   on_all_threads([&] { panels.pack(); });
   return panels.memory();
 }
 
-void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after) { Product(a, b, c, after).compute(); }
+void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after, Arithmetic arithmetic) {
+  Product(a, b, c, arithmetic, after).compute();
+}
 
-void multiply(const std::vector<MatrixProduct>& products) {
+void multiply(const std::vector<MatrixProduct>& products, Arithmetic arithmetic) {
   std::deque<Product> shared;
   std::vector<std::pair<at::Tensor, at::Tensor>> transposed;  // from what to where
   for (const MatrixProduct& p : products) {
     const std::int64_t columns = p.a.size(0);  // of the transposed product
-    if (p.b.size(0) < kDeepListed || columns % kPanel != 0 || columns < kWideListed * at::get_num_threads() || !lists(Operand(p.b.t(), 0), columns)) {
-      shared.emplace_back(p.a, p.b, p.c);
+    const bool deep = p.b.size(0) >= kDeepListed && columns % kPanel == 0 && columns >= kWideListed * at::get_num_threads();
+    if (arithmetic == Arithmetic::int16 || !deep || !lists(Operand(p.b.t(), 0), columns)) {
+      shared.emplace_back(p.a, p.b, p.c, arithmetic);
       continue;
     }
     // Zeros of the right matrix are those of the left one in the transposed product.
     transposed.emplace_back(at::empty({p.c.size(1), p.c.size(0)}, p.c.options()), p.c);
-    shared.emplace_back(p.b.t(), p.a.t(), transposed.back().first);
+    shared.emplace_back(p.b.t(), p.a.t(), transposed.back().first, arithmetic);
   }
   on_all_threads([&] {
     for (Product& p : shared) p.pack();
@@ -388,8 +346,8 @@ void multiply(const std::vector<MatrixProduct>& products) {
   for (const auto& [from, to] : transposed) transpose(from, to);
 }
 
-void multiply_packed(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after) {
-  Product(a, floats(b), c, after).compute();
+void multiply_packed(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after, Arithmetic arithmetic) {
+  Product(a, floats(b), c, arithmetic, after).compute();
 }
 
 }  // namespace cellcam::model::fused

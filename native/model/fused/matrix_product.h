@@ -15,6 +15,10 @@ namespace cellcam::model::fused {
 // Whether this CPU is such a one. CELLCAM_MATRIX_PRODUCT=0 turns them off.
 bool multiplies();
 
+// What is multiplied: values as they are, or rounded to integers of 16 bits (integer_loops.h). Sums are float32 in either case, those of integers exact
+// for up to 256 values of depth.
+enum class Arithmetic { float32, int16 };
+
 struct AfterProduct {
   const float* bias = nullptr;  // for each column; then an activation follows
   Slope slope = 1;
@@ -22,16 +26,16 @@ struct AfterProduct {
 };
 
 // c (I, J) = a (I, K) times b (K, J). Of a and b rows or columns lie together (so t() of a matrix is one too), of c rows; J is a multiple of kPanel.
-void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {});
+void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {}, Arithmetic arithmetic = Arithmetic::float32);
 
 // Several products in one go: threads that are done with one go on with the next. Of deep ones, zeros of the right matrix are left out as well.
 struct MatrixProduct {
   at::Tensor a, b, c;
 };
-void multiply(const std::vector<MatrixProduct>& products);
+void multiply(const std::vector<MatrixProduct>& products, Arithmetic arithmetic = Arithmetic::float32);
 
-// b (K, J) as multiply_packed wants it.
-at::Tensor packed(const at::Tensor& b);
-void multiply_packed(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {});
+// b (K, J) as multiply_packed wants it for the same kind of factors.
+at::Tensor packed(const at::Tensor& b, Arithmetic arithmetic = Arithmetic::float32);
+void multiply_packed(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {}, Arithmetic arithmetic = Arithmetic::float32);
 
 }  // namespace cellcam::model::fused

@@ -6,7 +6,7 @@
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define CELLCAM_PRODUCT_LOOPS
-#include <immintrin.h>
+#include "model/fused/tile_loops.h"
 #endif
 
 namespace cellcam::model::fused {
@@ -16,41 +16,6 @@ namespace cellcam::model::fused {
 #pragma GCC target("avx2,fma,popcnt")
 
 namespace {
-
-constexpr int kLanes = 8;
-
-inline __m256 act(__m256 sum, __m256 bias, __m256 slope) {
-  const __m256 v = _mm256_add_ps(sum, bias);
-  return _mm256_blendv_ps(v, _mm256_mul_ps(v, slope), v);  // by the sign
-}
-
-// Sums of a tile to where they go.
-template <int rows, int vectors>
-inline void store(__m256 (&sums)[rows][vectors], const SumTile& to) {
-  if (to.added) {
-#pragma GCC unroll 6
-    for (int r = 0; r < rows; ++r) {
-#pragma GCC unroll 12
-      for (int v = 0; v < vectors; ++v) sums[r][v] = _mm256_add_ps(sums[r][v], _mm256_loadu_ps(to.sums + r * to.step + v * kLanes));
-    }
-  }
-  if (to.bias != nullptr) {
-    const __m256 slope = _mm256_set1_ps(to.slope);
-#pragma GCC unroll 12
-    for (int v = 0; v < vectors; ++v) {
-      const __m256 bias = _mm256_loadu_ps(to.bias + v * kLanes);
-#pragma GCC unroll 6
-      for (int r = 0; r < rows; ++r) sums[r][v] = act(sums[r][v], bias, slope);
-    }
-  }
-#pragma GCC unroll 6
-  for (int r = 0; r < rows; ++r) {
-#pragma GCC unroll 12
-    for (int v = 0; v < vectors; ++v) _mm256_storeu_ps(to.sums + r * to.step + v * kLanes, sums[r][v]);
-  }
-}
-
-inline void ask(const float* x) { _mm_prefetch(reinterpret_cast<const char*>(x), _MM_HINT_T0); }
 
 template <int n>
 inline void multiply_rows(const float* x, const float* y, std::int64_t depth, const SumTile& to) {
@@ -118,11 +83,6 @@ void multiply_listed(const RowList* rows, const float* panel, std::int64_t apart
   }
 }
 
-inline __m256i first_lanes(std::int64_t count) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-
-constexpr std::int64_t kAhead = 16;  // rows that are asked for before they are read
 constexpr int kStreams = 4;          // of a matrix's panels that are written at a time
 
 // Masked loads touch no memory beyond: what lies there need not be a number, or memory at all. Masked stores would take as long as dozens of others.
@@ -153,27 +113,6 @@ void copy_panels(const float* x, std::int64_t step, std::int64_t depth, std::int
         _mm256_storeu_ps(to + p * apart + kLanes, _mm256_loadu_ps(from + p * kPanel + kLanes));
       }
     }
-  }
-}
-
-inline void transpose(__m256 (&v)[kLanes]) {
-  __m256 pairs[kLanes], fours[kLanes];
-#pragma GCC unroll 4
-  for (int i = 0; i < kLanes; i += 2) {
-    pairs[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
-    pairs[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < kLanes; i += 4) {
-    fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
-    fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
-    fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
-    fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    v[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
-    v[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
   }
 }
 
@@ -265,8 +204,12 @@ void list_columns(const float* x, std::int64_t step, std::int64_t depth, std::in
   }
 }
 
-constexpr ProductLoops kLoops{multiply,         multiply_listed, copy_pieces, copy_panels, transpose_pieces,
-                              transpose_panels, list_columns,  list_rows,   transpose};
+std::int64_t piece_size(std::int64_t depth) { return depth * kPiece + kPieceSlack; }
+std::int64_t panel_size(std::int64_t depth) { return depth * kPanel; }
+
+constexpr std::int64_t kDepth = 512;  // a panel of the size of a usual first cache
+constexpr ProductLoops kLoops{{kDepth, piece_size, panel_size, multiply, copy_pieces, copy_panels, transpose_pieces, transpose_panels},
+                              multiply_listed, list_columns, list_rows, transpose};
 
 }  // namespace
 

@@ -19,6 +19,23 @@ struct SumTile {
   Slope slope;
 };
 
+// `width` values that lie together in each of `depth` rows, which begin `step` floats after each other, to pieces, panels or columns that begin
+// `apart` floats after each other.
+using Pack = void (*)(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* to, std::int64_t apart);
+
+// Tiles of one kind of factors: float32 as they are, or rounded (integer_loops.h).
+struct TileLoops {
+  std::int64_t depth;                                     // what is multiplied at a time, at most
+  std::int64_t (*piece_size)(std::int64_t depth);         // in floats, and of a panel
+  std::int64_t (*panel_size)(std::int64_t depth);
+  // The product of a piece and a panel.
+  void (*multiply)(const float* piece, const float* panel, std::int64_t depth, const SumTile& to);
+  // Zeros fill the last piece; of panels there are whole ones only.
+  Pack copy_pieces, copy_panels;
+  // The same from `width` rows of `depth` values.
+  Pack transpose_pieces, transpose_panels;
+};
+
 // What is not zero of kListed values of depth or less, of a row of a left matrix of many zeros. It is multiplied with up to kWide panels at a time.
 // Values are written eight at a time, so there is room after the last.
 constexpr std::int64_t kListed = 64, kWide = 6;
@@ -29,22 +46,13 @@ struct alignas(64) RowList {
 };
 
 struct ProductLoops {
-  // The product of a piece, transposed, and a panel.
-  void (*multiply)(const float* piece, const float* panel, std::int64_t depth, const SumTile& to);
+  TileLoops tiles;
   // The product of to.rows listed rows, any number of them, and `panels` panels that begin `apart` floats after each other.
   void (*multiply_listed)(const RowList* rows, const float* panel, std::int64_t apart, std::int64_t panels, const SumTile& to);
-
-  // `width` values that lie together in each of `depth` rows, which begin `step` floats after each other, to pieces or panels that begin
-  // `apart` floats after each other, pieces with kPieceSlack floats between them that are written over. Zeros fill the last piece; of panels
-  // there are whole ones only.
-  using Pack = void (*)(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* to, std::int64_t apart);
-  Pack copy_pieces, copy_panels;
-  // The same from `width` rows of `depth` values.
-  Pack transpose_pieces, transpose_panels;
   // `width` columns of `depth` rows, and as many rows of `depth` columns.
   using List = void (*)(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, RowList* to);
   List list_columns, list_rows;
-  // `width` rows of `depth` values, whose columns begin `apart` floats after each other in `to`.
+  // From `width` rows of `depth` values to columns.
   Pack transpose;
 };
 
