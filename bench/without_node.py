@@ -54,7 +54,8 @@ def measure(what, bench, o):
     trace = ["--trace", Path(o.trace) / f"{what}.json"] if o.trace else []
     steppers = [Stepper("cellcam", [bench, what, *common, *trace])]
     for mode in o.modes.split(","):
-        precision = [] if mode == "eager" else ["--precision", steppers[0].ready["precision"]]
+        own = steppers[0].ready["precision"]
+        precision = [] if mode == "eager" else ["--precision", "fp32" if own == "int16" else own]
         compiled = ["--compile-mode", o.compile_mode] if mode == "compiled" else []
         peer = Stepper(mode, [sys.executable, NETWORK, what, mode, *common, *precision, *compiled])
         index = 0 if what == "train" else -1
