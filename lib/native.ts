@@ -1,7 +1,7 @@
 import { isMainThread } from 'node:worker_threads';
 import { CellcamError, codeOf, messageOf, type ErrorCode } from './errors';
 import { loadNativeLibrary } from './native_library';
-import type { NdArray } from './options';
+import type { NdArray, Precision } from './options';
 
 /** A tensor as weight files hold it: row-major little-endian bytes. */
 export interface NativeTensor {
@@ -199,10 +199,14 @@ export interface NativeInstances {
 
 /** What the addon says of itself. */
 export interface NativeDescription {
+  /** LibTorch's version as it runs. */
   torch: string;
+  /** Whether LibTorch sees a CUDA device. */
   cuda: boolean;
   devices: string[];
-  bf16: boolean;
+  /** What `auto` precision takes on this CPU. */
+  cpuPrecision: Precision;
+  /** LibTorch's own CPU threads. */
   threads: number;
 }
 

@@ -4,24 +4,12 @@ import os from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { messageOf } from '../errors';
+import type { NativeDescription } from '../native';
 import { buildInfo, loadNativeLibrary, type BuildInfo } from '../native_library';
 import { VERSION } from '../version';
 import { cpuFeatures, memory } from './machine';
 
 export { formatDoctor } from './doctor_text';
-
-/** What the addon says of itself and of LibTorch. */
-interface NativeDescription {
-  /** LibTorch's version as it runs. */
-  torch: string;
-  /** Whether LibTorch sees a CUDA device. */
-  cuda: boolean;
-  devices: string[];
-  /** Whether `auto` precision takes bfloat16 on this CPU. */
-  bf16: boolean;
-  /** LibTorch's own CPU threads. */
-  threads: number;
-}
 
 /** The state of an installation, as plain JSON. */
 export interface DoctorReport {

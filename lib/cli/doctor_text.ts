@@ -37,7 +37,7 @@ export function formatDoctor(report: DoctorReport): string {
   ];
   if (addon.torch !== undefined) rows.push(['LibTorch runs', `${addon.torch}, ${addon.threads} threads`]);
   if (addon.devices) rows.push(['devices', addon.devices.join(', ')]);
-  if (addon.bf16 !== undefined) rows.push(['bf16 on the CPU', addon.bf16 ? 'yes' : 'no']);
+  if (addon.cpuPrecision !== undefined) rows.push(['CPU precision', `${addon.cpuPrecision}, where auto is asked for`]);
   rows.push(['image threads', `${report.libuvThreads} (UV_THREADPOOL_SIZE)`]);
   rows.push(['h5wasm', report.h5wasm ?? 'missing'], ['sharp', report.sharp ?? 'missing'], ['cache', report.cache]);
   const lines = rows.map(([name, value]) => `${name.padEnd(17)}${value}`);

@@ -31,7 +31,7 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   out.Set("torch", TORCH_VERSION);
   out.Set("cuda", cuda);
   out.Set("devices", devices);
-  out.Set("bf16", model::cpu_has_bf16());
+  out.Set("cpuPrecision", model::precision_name(model::choose_precision("auto", c10::kCPU)));
   out.Set("threads", at::get_num_threads());
   return out;
 }

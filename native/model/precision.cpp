@@ -13,12 +13,7 @@ namespace {
 
 thread_local bool rounds = false;
 
-}  // namespace
-
-bool cpu_has_int16() { return fused::multiplies() && fused::integer_loops() != nullptr; }
-
-bool rounds_to_int16() { return rounds; }
-
+// Whether this CPU multiplies bfloat16 in hardware.
 bool cpu_has_bf16() {
 #if defined(__x86_64__) && defined(__GNUC__)
   return __builtin_cpu_supports("avx512bf16");
@@ -26,6 +21,12 @@ bool cpu_has_bf16() {
   return false;
 #endif
 }
+
+}  // namespace
+
+bool cpu_has_int16() { return fused::multiplies() && fused::integer_loops() != nullptr; }
+
+bool rounds_to_int16() { return rounds; }
 
 Precision choose_precision(const std::string& name, c10::Device device) {
   if (name == "fp32") return Precision::fp32;

@@ -10,9 +10,6 @@ namespace cellcam::model {
 // int16: values stay float32, those that 1x1 convolutions multiply are rounded to integers of 16 bits (fused/integer_loops.h).
 enum class Precision { fp32, bf16, fp16, int16 };
 
-// Whether this CPU multiplies bfloat16 in hardware.
-bool cpu_has_bf16();
-
 // Whether passes run on this CPU with int16: with AVX2 and no AVX-512.
 bool cpu_has_int16();
 

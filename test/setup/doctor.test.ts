@@ -33,6 +33,7 @@ describe('doctor', () => {
     expect(report.libuvThreads).toBeGreaterThan(0);
     expect(report.ok).toBe(report.problems.length === 0);
     expect(report.addon.loaded).toBe(HAS_ADDON);
+    if (HAS_ADDON) expect(['fp32', 'bf16', 'int16']).toContain(report.addon.cpuPrecision);
   });
 
   (process.platform === 'linux' && process.arch === 'x64' ? test : test.skip)(
@@ -59,7 +60,14 @@ describe('formatDoctor', () => {
       builder: 'cmake-js',
       libtorch: { dir: '/lt', version: '2.13.0', variant: 'cu130', source: 'cache' },
     },
-    addon: { loaded: true, torch: '2.13.0+cu130', cuda: true, devices: ['cpu', 'cuda:0 H100'], bf16: true, threads: 8 },
+    addon: {
+      loaded: true,
+      torch: '2.13.0+cu130',
+      cuda: true,
+      devices: ['cpu', 'cuda:0 H100'],
+      cpuPrecision: 'bf16',
+      threads: 8,
+    },
     libuvThreads: 4,
     h5wasm: '0.10.3',
     sharp: '0.35.5',
@@ -72,6 +80,7 @@ describe('formatDoctor', () => {
     expect(lines).toContain('memory           16.0 GiB, 8.0 GiB free, limited to 4.0 GiB');
     expect(lines).toContain('LibTorch         2.13.0 (cu130) in /lt, from cache');
     expect(lines).toContain('devices          cpu, cuda:0 H100');
+    expect(lines).toContain('CPU precision    bf16, where auto is asked for');
     expect(lines.at(-1)).toBe('All is well.');
   });
 
