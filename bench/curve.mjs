@@ -3,6 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
+import { peerPrecision } from './network.mjs';
 import { ROOT, peerScript } from './report.mjs';
 
 /** One pass over the batches: single losses jump from batch to batch. */
@@ -45,11 +46,11 @@ export function measureCurve({ python, device, backbone, threads, precision, cur
     const lines = execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
       .trim()
       .split('\n');
-    return smooth(JSON.parse(lines.at(-1)).losses);
+    const printed = JSON.parse(lines.at(-1));
+    return { ...printed, losses: smooth(printed.losses) };
   };
-  const peer = (seed) => losses(python, [peerScript('network'), 'curve', 'tuned', ...common, '--seed', seed]);
   const start = performance.now();
-  const own = losses(path.join(ROOT, 'build', 'cellcam_bench'), [
+  const { losses: own, precision: chosen } = losses(path.join(ROOT, 'build', 'cellcam_bench'), [
     'curve',
     ...common,
     '--precision',
@@ -58,7 +59,10 @@ export function measureCurve({ python, device, backbone, threads, precision, cur
     '1',
   ]);
   const seconds = (performance.now() - start) / 1e3;
-  const [same, other] = [peer('1'), peer('2')];
+  const [same, other] = ['1', '2'].map((seed) => {
+    const options = [...common, '--precision', peerPrecision(chosen), '--seed', seed];
+    return losses(python, [peerScript('network'), 'curve', 'tuned', ...options]).losses;
+  });
   const [apart, spread] = [distance(own, same), distance(same, other)];
   const ends = [own, same, other].map((curve) => `${curve[0].toFixed(3)} to ${curve.at(-1).toFixed(3)}`);
   if (apart > spread)
@@ -67,12 +71,13 @@ export function measureCurve({ python, device, backbone, threads, precision, cur
     {
       what: 'curve',
       backbone,
+      precision: chosen,
       per_s: Number(curveSteps) / seconds,
       unit: 'steps',
       step_s: seconds / Number(curveSteps),
       distance: apart,
       distance_of_seeds: spread,
-      note: `mean distance to PyTorch's ${apart.toFixed(4)}, of its two seeds ${spread.toFixed(4)}; ${ends.join(', ')}`,
+      note: `${chosen}, mean distance to PyTorch's ${apart.toFixed(4)}, of its two seeds ${spread.toFixed(4)}; ${ends.join(', ')}`,
     },
   ];
 }

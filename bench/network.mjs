@@ -1,5 +1,6 @@
 // Training steps and predictions, ours and the peers' in turns within one run, on the same weights and images.
 import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { ROOT, median, peerScript, ratios } from './report.mjs';
@@ -35,8 +36,11 @@ class Stepper {
     return (await this.next()).seconds;
   }
 
-  end() {
+  async end() {
+    if (this.process.exitCode !== null || this.process.signalCode !== null) return;
+    const closed = once(this.process, 'close');
     this.process.stdin.end();
+    await closed;
   }
 }
 
@@ -47,6 +51,14 @@ const ALLOWED = {
   bf16: [1e-2, 3e-2, 6e-2],
   fp16: [3e-3, 3e-2, 6e-2],
 };
+
+/**
+ * That of tuned peers where ours is `own`: bfloat16 is their best only on a CPU that multiplies it, as ours has found out, and products of integers they
+ * have none.
+ */
+export function peerPrecision(own) {
+  return own === 'int16' ? 'fp32' : own;
+}
 
 /** Both compute the same thing, or the comparison is void. */
 function requireEqual(what, own, peer) {
@@ -99,8 +111,7 @@ export async function measureNetwork(o) {
   try {
     await own.ready();
     for (const mode of o.modes) {
-      // bfloat16 is the tuned peers' best only on a CPU that multiplies it: ours has found out. Products of integers they have none.
-      const precision = mode === 'eager' ? [] : ['--precision', own.precision === 'int16' ? 'fp32' : own.precision];
+      const precision = mode === 'eager' ? [] : ['--precision', peerPrecision(own.precision)];
       const peer = new Stepper(mode, o.python, [peerScript('network'), o.what, mode, ...common, ...precision]);
       all.push(peer);
       requireEqual(o.what, own, await peer.ready());
@@ -126,6 +137,6 @@ export async function measureNetwork(o) {
       };
     });
   } finally {
-    for (const stepper of all) stepper.end();
+    await Promise.all(all.map((stepper) => stepper.end()));
   }
 }

@@ -48,14 +48,18 @@ def build(folder, target):
     return Path(folder) / target
 
 
+def peer_precision(own):
+    """That of tuned peers: of products of integers they have none."""
+    return "fp32" if own == "int16" else own
+
+
 def measure(what, bench, o):
     size = o.crop if what == "train" else o.size
     common = ["--device", o.device, "--backbone", o.backbone, "--batch", str(o.batch), "--size", str(size), "--threads", str(o.threads)]
     trace = ["--trace", Path(o.trace) / f"{what}.json"] if o.trace else []
     steppers = [Stepper("cellcam", [bench, what, *common, *trace])]
     for mode in o.modes.split(","):
-        own = steppers[0].ready["precision"]
-        precision = [] if mode == "eager" else ["--precision", "fp32" if own == "int16" else own]
+        precision = [] if mode == "eager" else ["--precision", peer_precision(steppers[0].ready["precision"])]
         compiled = ["--compile-mode", o.compile_mode] if mode == "compiled" else []
         peer = Stepper(mode, [sys.executable, NETWORK, what, mode, *common, *precision, *compiled])
         index = 0 if what == "train" else -1
@@ -83,14 +87,16 @@ def curve(bench, o):
 
     def losses(command):
         lines = subprocess.run([*command, *common], check=True, stdout=subprocess.PIPE, text=True).stdout.strip().split("\n")
-        values = json.loads(lines[-1])["losses"]
-        return [sum(values[i : i + PASS]) / PASS for i in range(len(values) - PASS + 1)]
+        printed = json.loads(lines[-1])
+        values = printed["losses"]
+        return [sum(values[i : i + PASS]) / PASS for i in range(len(values) - PASS + 1)], printed.get("precision")
 
     def distance(a, b):
         return sum(abs(x - y) for x, y in zip(a, b)) / len(a)
 
-    own = losses([bench, "curve", "--seed", "1"])
-    same, other = (losses([sys.executable, NETWORK, "curve", "tuned", "--seed", seed]) for seed in "12")
+    own, chosen = losses([bench, "curve", "--seed", "1"])
+    peer = [sys.executable, NETWORK, "curve", "tuned", "--precision", peer_precision(chosen)]
+    same, other = (losses([*peer, "--seed", seed])[0] for seed in "12")
     print(f"curve  {o.backbone}  mean distance to PyTorch's {distance(own, same):.4f}, of its two seeds {distance(same, other):.4f}", flush=True)
     if distance(own, same) > distance(same, other):
         raise RuntimeError("the curve lies further from PyTorch's than another seed does")

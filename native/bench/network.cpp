@@ -134,14 +134,14 @@ int network(const std::vector<std::string>& arguments) {
   const std::int64_t batch = std::stoll(options.at("batch")), size = std::stoll(options.at("size"));
   if (const int threads = std::stoi(options.at("threads")); threads > 0) at::set_num_threads(threads);
   const auto model = make_model(options.at("backbone"), device, std::stoull(options.at("seed")));
+  const std::string chosen = "\"precision\":\"" + model::precision_name(precision) + "\",";
   if (arguments.front() == "curve") {
-    print("losses", curve(*make_trainer(model, precision), batch, size, std::stoll(options.at("steps")), device));
+    print("losses", curve(*make_trainer(model, precision), batch, size, std::stoll(options.at("steps")), device), chosen);
     return 0;
   }
   const at::Tensor images = tests::input_images({batch, kChannels, size, size}, 1).to(device);
   const Work work = arguments.front() == "train" ? training(model, precision, images, batch) : prediction(model, precision, images);
-  print("check", work.check, "\"ready\":true,\"start_s\":" + std::to_string(seconds_since(begin)) + ",\"precision\":\"" +
-                                 model::precision_name(precision) + "\",\"torch\":\"" TORCH_VERSION "\",");
+  print("check", work.check, "\"ready\":true,\"start_s\":" + std::to_string(seconds_since(begin)) + "," + chosen + "\"torch\":\"" TORCH_VERSION "\",");
   for (int steps = 0; std::cin >> steps;) {
     std::vector<double> seconds;
     for (int i = 0; i < steps; ++i) {
