@@ -47,7 +47,7 @@ class Stepper {
 /** How far figures may lie apart: arithmetic of 8 bits, and losses after one, two and three optimiser steps from there. */
 const ALLOWED = {
   fp32: [1e-4, 1e-2, 3e-2],
-  int16: [1e-3, 3e-2, 6e-2],
+  int16: [1e-4, 1e-2, 3e-2],
   bf16: [1e-2, 3e-2, 6e-2],
   fp16: [3e-3, 3e-2, 6e-2],
 };
