@@ -11,6 +11,7 @@
 #include "inference/predictor.h"
 #include "model/fused/gpu/launch.h"
 #include "model/memory_format.h"
+#include "training/augment/window_median.h"
 #include "training/trainer.h"
 
 namespace cellcam::tests {
@@ -144,6 +145,15 @@ const Register fed("an epoch fed with augmented batches goes the way of the CPU'
   for (int i = 0; i < 4; ++i) check_near(found.sums[i].item<double>(), expected.sums[i].item<double>(), 0.01, "loss " + std::to_string(i));
   const double distance = (found.probabilities - expected.probabilities).abs().max().item<double>();
   check(distance < 0.02, "probabilities are " + std::to_string(distance) + " apart");
+});
+
+const Register medians("a GPU's medians of windows are exact", [] {
+  need_cuda();
+  const at::Tensor images = (uniforms("bytes", 1, {3, 37, 53, kChannels}) * 255).to(at::kByte);
+  for (const std::int64_t side : {3, 5, 7}) {
+    const at::Tensor found = training::augment::window_median(images.to(at::Device("cuda:0")), side).cpu();
+    check(found.equal(training::augment::window_median(images, side)), "other medians of " + std::to_string(side) + " pixels a side");
+  }
 });
 
 const Register formats("the memory format is measured once a backbone", [] {
