@@ -7,11 +7,13 @@ import os from 'node:os';
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
+import { peerPrecision } from './network.mjs';
 import { peerScript, show, start } from './report.mjs';
 
 const require = createRequire(import.meta.url);
 const { PuzzleCam, dumpImages, generateOof } = require('../dist/index.js');
 const { DEMO_SPEC, generateFields } = require('../dist/demo/fields.js');
+const { native } = require('../dist/native.js');
 const { values: o } = parseArgs({
   options: {
     python: { type: 'string' },
@@ -110,6 +112,10 @@ function peer(mode, { set, hdf5 }) {
     '--device',
     o.device,
   ];
+  if (mode === 'tuned') {
+    const { precision } = native((addon) => addon.resolve(o.device, 'auto'));
+    rest.push('--precision', peerPrecision(precision));
+  }
   const { status, stdout, stderr } = spawnSync(o.python, [peerScript('oof'), mode, ...args, ...rest], {
     encoding: 'utf8',
   });

@@ -1,6 +1,6 @@
 """Probabilities for every cell of a set of fields: h5py, timm, scikit-image, as the original goes about it.
 
-Usage: oof.py eager|tuned --hdf5 FILE --masks FOLDER --weights FILE.safetensors --output FILE.csv --backbone NAME --classes K --batch B --threads N [--device cpu]
+Usage: oof.py eager|tuned --hdf5 FILE --masks FOLDER --weights FILE.safetensors --output FILE.csv --backbone NAME --classes K --batch B --threads N [--device cpu] [--precision fp32]
 Masks are <id>.png of the HDF5 images' size. Prints one JSON line: images, and the seconds from the end of the first batch on.
 """
 import argparse
@@ -28,12 +28,13 @@ def main():
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="by default fp16 on CUDA, fp32 on the CPU")
     o = parser.parse_args()
     if o.threads:
         torch.set_num_threads(o.threads)
     device = torch.device(o.device)
-    half = torch.float16 if device.type == "cuda" else torch.bfloat16
-    with_half = device.type == "cuda" or o.mode == "tuned"
+    precision = o.precision or ("fp16" if device.type == "cuda" else "fp32")
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
     torch.backends.cudnn.benchmark = o.mode == "tuned"
     network.CLASSES = o.classes
     model = network.Puzzle(network.timm_name(o.backbone))
@@ -50,7 +51,7 @@ def main():
             batch = ids[first : first + o.batch]
             pixels = torch.from_numpy(np.stack([file[i][()] for i in batch])).to(device).permute(0, 3, 1, 2)
             images = pixels.float().div_(255).sub_(mean).div_(std).contiguous(memory_format=layout)
-            with torch.no_grad(), torch.autocast(device.type, half, enabled=with_half):
+            with torch.no_grad(), torch.autocast(device.type, half, enabled=precision != "fp32"):
                 logits, maps = model(images)
             logits, maps = logits.cpu(), maps.cpu()
             for k, image_id in enumerate(batch):
