@@ -26,7 +26,7 @@ bool cpu_has_bf16() {
 
 bool cpu_has_int16() { return fused::multiplies() && fused::integer_loops() != nullptr; }
 
-bool rounds_to_int16() { return rounds; }
+bool rounds_gradients() { return rounds; }
 
 Precision choose_precision(const std::string& name, c10::Device device) {
   if (name == "fp32") return Precision::fp32;
@@ -35,12 +35,13 @@ Precision choose_precision(const std::string& name, c10::Device device) {
     if (device.is_cuda()) return Precision::fp16;
     throw Error("ERR_INVALID_ARG", "Expected fp32, bf16, int16 or auto for precision on the CPU but received 'fp16' of type string");
   }
+  const bool has_int16 = device.is_cpu() && cpu_has_int16();
   if (name == "int16") {
-    if (device.is_cpu() && cpu_has_int16()) return Precision::int16;
+    if (has_int16) return Precision::int16;
     throw Error("ERR_INVALID_ARG", "Expected fp32, bf16, fp16 or auto for precision but received 'int16' of type string: it is for CPUs with AVX2 and no AVX-512");
   }
   if (device.is_cuda()) return Precision::fp16;
-  return cpu_has_bf16() ? Precision::bf16 : Precision::fp32;
+  return cpu_has_bf16() ? Precision::bf16 : has_int16 ? Precision::int16 : Precision::fp32;
 }
 
 std::string precision_name(Precision precision) {

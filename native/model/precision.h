@@ -7,13 +7,13 @@
 
 namespace cellcam::model {
 
-// int16: values stay float32, those that 1x1 convolutions multiply are rounded to integers of 16 bits (fused/integer_loops.h).
+// int16: float32 but for gradients of 1x1 convolutions, whose factors are rounded to integers of 16 bits (fused/integer_loops.h).
 enum class Precision { fp32, bf16, fp16, int16 };
 
-// Whether passes run on this CPU with int16: with AVX2 and no AVX-512.
+// Whether this CPU has int16: with AVX2 and no AVX-512.
 bool cpu_has_int16();
 
-// "auto": fp16 on CUDA, bf16 on CPUs with bf16 units, else fp32. Throws Error ERR_INVALID_ARG for fp16 on the CPU, and
+// "auto": fp16 on CUDA, bf16 on CPUs with bf16 units, int16 where the CPU has that, else fp32. Throws Error ERR_INVALID_ARG for fp16 on the CPU, and
 // for int16 where it has none.
 Precision choose_precision(const std::string& name, c10::Device device);
 std::string precision_name(Precision precision);
@@ -22,7 +22,7 @@ std::string precision_name(Precision precision);
 c10::Device choose_device(const std::string& name);
 
 // Whether a pass of this thread is one with int16.
-bool rounds_to_int16();
+bool rounds_gradients();
 
 // Mixed precision for the passes of its scope; the casts of weights are kept and shared until it ends.
 class Autocast {

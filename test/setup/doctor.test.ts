@@ -33,7 +33,7 @@ describe('doctor', () => {
     expect(report.libuvThreads).toBeGreaterThan(0);
     expect(report.ok).toBe(report.problems.length === 0);
     expect(report.addon.loaded).toBe(HAS_ADDON);
-    if (HAS_ADDON) expect(['fp32', 'bf16']).toContain(report.addon.cpuPrecision);
+    if (HAS_ADDON) expect(['fp32', 'bf16', 'int16']).toContain(report.addon.cpuPrecision);
   });
 
   (process.platform === 'linux' && process.arch === 'x64' ? test : test.skip)(

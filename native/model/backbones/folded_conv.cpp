@@ -4,12 +4,13 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <utility>
+
 #include "model/fused/gpu/norm_act.h"
 #include "model/fused/grouped_conv.h"
 #include "model/fused/pointwise_conv.h"
 #include "model/fused/stem_conv.h"
 #include "model/fused/winograd.h"
-#include "model/precision.h"
 
 namespace cellcam::model {
 
@@ -116,7 +117,7 @@ FoldedConv::Fold& FoldedConv::fold(torch::nn::Conv2dImpl& conv, torch::nn::Batch
   for (const at::Tensor* t : {&conv.weight, &norm.weight, &norm.bias, &norm.running_mean, &norm.running_var}) {
     now.push_back({t->const_data_ptr(), t->is_inference() ? 0 : static_cast<std::int64_t>(t->_version())});
   }
-  Fold& folded = folds_[{dtype, rounds_to_int16()}];
+  Fold& folded = folds_[dtype];
   if (now == folded.made_of) return folded;
   const at::Tensor scale = norm.weight.to(at::kDouble) / (norm.running_var.to(at::kDouble) + norm.options.eps()).sqrt();
   folded.weight = (conv.weight.to(at::kDouble) * scale.view({-1, 1, 1, 1})).to(dtype).contiguous(conv.weight.suggest_memory_format());

@@ -3,7 +3,6 @@
 #include <torch/nn/modules/conv.h>
 
 #include <map>
-#include <utility>
 #include <vector>
 
 namespace cellcam::model {
@@ -49,7 +48,7 @@ class FoldedConv {
   at::Tensor by_onednn(const at::Tensor& x, Fold& folded, float slope, const at::Tensor& residual) const;
 
   ConvShape shape_;
-  std::map<std::pair<at::ScalarType, bool>, Fold> folds_;  // one for each arithmetic: a recording may hold on to its own
+  std::map<at::ScalarType, Fold> folds_;  // one for each arithmetic: a recording may hold on to its own
 };
 
 }  // namespace cellcam::model

@@ -192,8 +192,7 @@ class Product {
     }
   }
   // By panels that are packed already.
-  Product(const at::Tensor& a, const float* packed, const at::Tensor& c, Arithmetic arithmetic, const AfterProduct& after)
-      : Product(Operand(a, 0), c, arithmetic, after) {
+  Product(const at::Tensor& a, const float* packed, const at::Tensor& c, const AfterProduct& after) : Product(Operand(a, 0), c, Arithmetic::float32, after) {
     packed_ = packed;
   }
 
@@ -315,14 +314,14 @@ bool multiplies() {
   return on && product_loops() != nullptr;
 }
 
-at::Tensor packed(const at::Tensor& b, Arithmetic arithmetic) {
-  Panels panels(b, loops_of(arithmetic));
+at::Tensor packed(const at::Tensor& b) {
+  Panels panels(b, product_loops()->tiles);
   on_all_threads([&] { panels.pack(); });
   return panels.memory();
 }
 
-void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after, Arithmetic arithmetic) {
-  Product(a, b, c, arithmetic, after).compute();
+void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after) {
+  Product(a, b, c, Arithmetic::float32, after).compute();
 }
 
 void multiply(const std::vector<MatrixProduct>& products, Arithmetic arithmetic) {
@@ -346,8 +345,8 @@ void multiply(const std::vector<MatrixProduct>& products, Arithmetic arithmetic)
   for (const auto& [from, to] : transposed) transpose(from, to);
 }
 
-void multiply_packed(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after, Arithmetic arithmetic) {
-  Product(a, floats(b), c, arithmetic, after).compute();
+void multiply_packed(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after) {
+  Product(a, floats(b), c, after).compute();
 }
 
 }  // namespace cellcam::model::fused

@@ -26,7 +26,7 @@ struct AfterProduct {
 };
 
 // c (I, J) = a (I, K) times b (K, J). Of a and b rows or columns lie together (so t() of a matrix is one too), of c rows; J is a multiple of kPanel.
-void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {}, Arithmetic arithmetic = Arithmetic::float32);
+void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {});
 
 // Several products in one go: threads that are done with one go on with the next. Of deep ones, zeros of the right matrix are left out as well.
 struct MatrixProduct {
@@ -34,8 +34,8 @@ struct MatrixProduct {
 };
 void multiply(const std::vector<MatrixProduct>& products, Arithmetic arithmetic = Arithmetic::float32);
 
-// b (K, J) as multiply_packed wants it for the same kind of factors.
-at::Tensor packed(const at::Tensor& b, Arithmetic arithmetic = Arithmetic::float32);
-void multiply_packed(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {}, Arithmetic arithmetic = Arithmetic::float32);
+// b (K, J) as multiply_packed wants it.
+at::Tensor packed(const at::Tensor& b);
+void multiply_packed(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {});
 
 }  // namespace cellcam::model::fused

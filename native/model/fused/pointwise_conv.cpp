@@ -30,8 +30,6 @@ Views seen(const Views& x, std::int64_t stride) {
   return to;
 }
 
-Arithmetic arithmetic_of(bool rounded) { return rounded ? Arithmetic::int16 : Arithmetic::float32; }
-
 at::Tensor empty_rows(const at::Tensor& like, std::int64_t channels) { return at::empty({like.size(0), channels}, like.options()); }
 
 struct PointwiseConv : torch::autograd::Function<PointwiseConv> {
@@ -41,10 +39,9 @@ struct PointwiseConv : torch::autograd::Function<PointwiseConv> {
     const variable_list x = list_of(whole, tiles);
     const Views views = seen(to_views(x), stride);
     const at::Tensor rows = joint_rows(views), y = empty_rows(rows, weight.size(0));
-    const bool rounded = rounds_to_int16();
-    multiply(rows, weight.flatten(1).t(), y, {}, arithmetic_of(rounded));
+    multiply(rows, weight.flatten(1).t(), y);
     save(ctx, weight, stride, x);
-    ctx->saved_data["rounded"] = rounded;
+    ctx->saved_data["rounds"] = rounds_gradients();
     return to_list(from_rows(y, views));
   }
 
@@ -62,7 +59,7 @@ struct PointwiseConv : torch::autograd::Function<PointwiseConv> {
     const at::Tensor rows = empty_rows(dy, weight.size(1));
     const bool wants_x = ctx->needs_input_grad(1);
     if (wants_x) products.push_back({dy, weight.flatten(1), rows});
-    multiply(products, arithmetic_of(ctx->saved_data["rounded"].toBool()));
+    multiply(products, ctx->saved_data["rounds"].toBool() ? Arithmetic::int16 : Arithmetic::float32);
     if (wants_x) {
       const variable_list dx = to_list(from_rows(rows, views));
       for (std::size_t v = 0; v < x.size(); ++v) {
@@ -87,13 +84,13 @@ bool pointwise_fits(const Views& x, const at::Tensor& weight, std::int64_t group
 
 Views pointwise_conv(const Views& x, const at::Tensor& weight, std::int64_t stride) { return apply_conv<PointwiseConv>(weight, stride, x); }
 
-at::Tensor pointwise_weight(const at::Tensor& weight) { return packed(weight.flatten(1).t(), arithmetic_of(rounds_to_int16())); }
+at::Tensor pointwise_weight(const at::Tensor& weight) { return packed(weight.flatten(1).t()); }
 
 at::Tensor pointwise_conv_act(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, std::int64_t stride, Slope slope,
                               const at::Tensor& residual) {
   const Views pixels = seen(x, stride);
   const at::Tensor rows = joint_rows(pixels), y = residual.defined() ? joint_rows(residual) : empty_rows(rows, bias.size(0));
-  multiply_packed(rows, weight, y, {floats(bias), slope, residual.defined()}, arithmetic_of(rounds_to_int16()));
+  multiply_packed(rows, weight, y, {floats(bias), slope, residual.defined()});
   return residual.defined() ? residual : from_rows(y, pixels).whole;
 }
 

@@ -7,7 +7,7 @@
 namespace cellcam::model::fused {
 
 // 1x1 convolutions by matrix products of our own (matrix_product.h): of both views at once, forward, for the input's and for the weight's
-// gradient. Within a pass with int16 (model/precision.h) factors are rounded, in its backward pass too.
+// gradient. Behind a pass with int16 (model/precision.h) the factors of both gradients are rounded.
 
 // Whether these are such: NHWC, float32 on a CPU with AVX2, channels by 16. CELLCAM_MATRIX_PRODUCT=0 turns it off.
 bool pointwise_fits(const Views& x, const at::Tensor& weight, std::int64_t groups);
@@ -15,7 +15,7 @@ bool pointwise_fits(const Views& x, const at::Tensor& weight, std::int64_t group
 // The convolution of both views (N, C, H, W) with weight (K, C, 1, 1).
 Views pointwise_conv(const Views& x, const at::Tensor& weight, std::int64_t stride);
 
-// The weight as pointwise_conv_act wants it, in a pass of the same precision.
+// The weight as pointwise_conv_act wants it.
 at::Tensor pointwise_weight(const at::Tensor& weight);
 
 // act(conv(x) + bias + residual), without gradients. `residual` may be undefined; else the result lies in it.
