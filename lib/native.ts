@@ -74,7 +74,8 @@ export interface NativeBatchQueue {
   /** Gives a taken slot back. */
   release(batch: number, slot: number): void;
   fail(code: string, message: string): void;
-  close(): void;
+  /** Whether loader threads still write into the ring: what they had begun when it was closed. */
+  close(): boolean;
 }
 
 /** Multiplies the learning rate of the parameters whose names begin with `prefix`; of several the first counts. */

@@ -58,7 +58,7 @@ export class ImageLoader {
   readonly index: ImageIndex;
   readonly batch: number;
   readonly #workers: Worker[];
-  readonly #ring: SharedArrayBuffer;
+  #ring: SharedArrayBuffer;
   readonly #slots: number;
   readonly #slotBytes: number;
   #queue: NativeBatchQueue | undefined;
@@ -70,7 +70,7 @@ export class ImageLoader {
     this.#workers = workers;
     this.#slotBytes = batch * index.size * index.size * index.spec.channels.length;
     this.#slots = workers.length + 2; // one a worker, one being read, one ready
-    this.#ring = new SharedArrayBuffer(this.#slots * this.#slotBytes);
+    this.#ring = this.#newRing();
     for (const worker of workers) this.#watch(worker);
   }
 
@@ -86,6 +86,10 @@ export class ImageLoader {
       throw error;
     }
     return loader;
+  }
+
+  #newRing(): SharedArrayBuffer {
+    return new SharedArrayBuffer(this.#slots * this.#slotBytes);
   }
 
   #watch(worker: Worker): void {
@@ -127,7 +131,11 @@ export class ImageLoader {
       batch: this.batch,
     };
     for (const worker of this.#workers) worker.postMessage(task);
-    return { queue, close: () => queue.close() };
+    const close = (): void => {
+      // Workers in the midst of a batch of an epoch that ends early still write into its ring: the next one gets another.
+      if (queue.close()) this.#ring = this.#newRing();
+    };
+    return { queue, close };
   }
 
   /**

@@ -134,10 +134,12 @@ class BatchQueueObject : public Napi::ObjectWrap<BatchQueueObject> {
     return info.Env().Undefined();
   }
 
+  // To whether loader threads still write into the ring.
   Napi::Value close(const Napi::CallbackInfo& info) {
+    const auto queue = queue_;
     end();
     ring_.Reset();
-    return info.Env().Undefined();
+    return Napi::Boolean::New(info.Env(), queue && queue->filling() > 0);
   }
 
   std::shared_ptr<training::BatchQueue> queue_;

@@ -122,6 +122,17 @@ const Register in_order("batches arrive in order whatever the number of loader t
   check(expected == 100, "batch " + std::to_string(expected) + " came out of order");
 });
 
+const Register written("a closed queue tells of slots that are still written", [] {
+  std::vector<std::uint8_t> ring(16);
+  BatchQueue queue(ring.data(), 2, 8, 0, 5);
+  const auto first = queue.acquire(0), second = queue.acquire(0);
+  queue.publish(*second.lease);
+  queue.close();
+  check(queue.acquire(0).finished && queue.filling() == 1, "one is being written");
+  queue.publish(*first.lease);
+  check(queue.filling() == 0, "none is being written any more");
+});
+
 const Register failure_ends("a loader's error reaches the consumer, once and with its code", [] {
   std::vector<std::uint8_t> ring(8);
   BatchQueue queue(ring.data(), 1, 8, 0, 5);

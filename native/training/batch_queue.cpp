@@ -18,12 +18,14 @@ BatchQueue::Acquired BatchQueue::acquire(int wait_ms) {
   if (free_slots_.empty()) return {std::nullopt, false};
   const Lease lease{next_to_fill_++, free_slots_.front()};
   free_slots_.pop_front();
+  ++filling_;
   return {lease, false};
 }
 
 void BatchQueue::publish(const Lease& lease) {
   const std::lock_guard lock(mutex_);
   filled_[lease.batch] = lease.slot;
+  --filling_;
   changed_.notify_all();
 }
 
@@ -72,6 +74,11 @@ void BatchQueue::close() {
 bool BatchQueue::closed() const {
   const std::lock_guard lock(mutex_);
   return closed_;
+}
+
+std::int64_t BatchQueue::filling() const {
+  const std::lock_guard lock(mutex_);
+  return filling_;
 }
 
 }  // namespace cellcam::training

@@ -44,6 +44,8 @@ class BatchQueue {
 
   void close();
   bool closed() const;
+  // Slots that producers have acquired and not published: after close() only these are still written.
+  std::int64_t filling() const;
 
  private:
   bool over() const { return failure_ || closed_ || next_to_take_ >= end_batch_; }
@@ -59,6 +61,7 @@ class BatchQueue {
   std::map<std::int64_t, std::int64_t> filled_;  // batch -> slot
   std::int64_t next_to_fill_;
   std::int64_t next_to_take_;
+  std::int64_t filling_ = 0;
   bool reading_ = false;
   bool closed_ = false;
   std::exception_ptr failure_;

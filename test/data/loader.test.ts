@@ -1,4 +1,7 @@
+import { randomBytes } from 'node:crypto';
 import { truncateSync } from 'node:fs';
+import { setTimeout } from 'node:timers/promises';
+import sharp from 'sharp';
 import { HPA } from '../../dist';
 import { ShardWriter, writeIndex } from '../../dist/data/hdf5';
 import { imageIndex } from '../../dist/data/image_index';
@@ -43,10 +46,11 @@ async function loading<T>(index: ImageIndex, workers: number, use: (loader: Imag
   }
 }
 
-/** The rows that come, batch by batch, each read from every value of its image. */
-async function rowsOf(loader: ImageLoader, order: Int32Array, firstBatch = 0): Promise<number[]> {
+/** The rows that come, batch by batch, each read from every value of its image, those of the first batch after `waitMs`. */
+async function rowsOf(loader: ImageLoader, order: Int32Array, firstBatch = 0, waitMs = 0): Promise<number[]> {
   const rows: number[] = [];
-  for await (const { images } of loader.read(order, firstBatch)) {
+  for await (const { batch, images } of loader.read(order, firstBatch)) {
+    if (batch === firstBatch) await setTimeout(waitMs);
     const [count, ...shape] = images.shape;
     expect(shape).toEqual([SIZE, SIZE, 4]);
     for (let i = 0; i < count!; i++) {
@@ -70,6 +74,33 @@ test.each([
     expect(await rowsOf(loader, ORDER)).toEqual([...ORDER]);
     expect(await rowsOf(loader, ORDER.slice(0, 20))).toEqual([...ORDER.slice(0, 20)]); // a second epoch, not of whole batches
     expect(await rowsOf(loader, ORDER, 40)).toEqual([...ORDER.slice(40 * 7)]); // where an interrupted one goes on
+  });
+});
+
+/** An index whose image `row` takes a thread long: PNGs of many pixels. */
+async function withSlowImage(index: ImageIndex, row: number): Promise<ImageIndex> {
+  const side = 1536;
+  for (const channel of ['red', 'yellow', 'blue', 'green']) {
+    const noise = sharp(randomBytes(side * side), { raw: { width: side, height: side, channels: 1 } });
+    await noise
+      .toColourspace('b-w')
+      .png()
+      .toFile(scratch.path(`${ids[row]}_${channel}.png`));
+  }
+  index.sources.push({ kind: 'png', folder: scratch.path() });
+  index.source[row] = index.sources.length - 1;
+  index.stored.file[row] = -1;
+  return index;
+}
+
+test('what a thread still reads of an epoch that was left does not end up in the next', async () => {
+  const slow = IMAGES - 1;
+  const index = await withSlowImage(await makeSet(), slow);
+  const begun = Int32Array.from({ length: 70 }, (_, i) => (i % 7 === 0 && i > 0 ? slow : 1));
+  const next = Int32Array.from({ length: 70 }, (_, i) => 2 + (i % 40));
+  await loading(index, 2, async (loader) => {
+    for await (const { batch } of loader.read(begun)) if (batch === 0) break;
+    expect(await rowsOf(loader, next, 0, 1000)).toEqual([...next]);
   });
 });
 
