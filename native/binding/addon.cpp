@@ -26,7 +26,8 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   auto devices = Napi::Array::New(env);
   devices.Set(0u, "cpu");
   const bool cuda = torch::cuda::is_available();
-  for (std::uint32_t i = 0; cuda && i < torch::cuda::device_count(); ++i) devices.Set(i + 1, "cuda:" + std::to_string(i));
+  const auto gpus = cuda ? static_cast<std::uint32_t>(torch::cuda::device_count()) : 0;
+  for (std::uint32_t i = 0; i < gpus; ++i) devices.Set(i + 1, "cuda:" + std::to_string(i));
   auto out = Napi::Object::New(env);
   out.Set("torch", TORCH_VERSION);
   out.Set("cuda", cuda);

@@ -143,7 +143,8 @@ const Register tie_cases("ties popped in one walk come as they do one by one, al
       check(!single.empty() && single.pop() == expected, name);
       if (!FloodHeap::is_marker(expected) || random.uniform() < 0.5) return;
       const auto value = FloodHeap::value(expected) + static_cast<std::uint64_t>(random.below(2));
-      const auto pushed = FloodHeap::entry(value, ++age, static_cast<std::uint64_t>(markers) + age);
+      ++age;
+      const auto pushed = FloodHeap::entry(value, age, static_cast<std::uint64_t>(markers) + age);
       whole.push(pushed);
       single.push(pushed);
     };

@@ -38,7 +38,9 @@ function relative(got: ArrayLike<number>, want: ArrayLike<number>): number {
 }
 
 function l2(values: ArrayLike<number>): number {
-  return Math.sqrt(Array.from(values).reduce((sum, v) => sum + v * v, 0));
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i]! ** 2;
+  return Math.sqrt(sum);
 }
 
 function stateDict(reference: Case): Weights {
