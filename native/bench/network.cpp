@@ -130,7 +130,9 @@ int network(const std::vector<std::string>& arguments) {
   const auto begin = Clock::now();
   const Options options = parse(arguments);
   const at::Device device = model::choose_device(options.at("device"));
-  const model::Precision precision = model::choose_precision(options.at("precision"), device);
+  const bool infers = arguments.front() == "infer";
+  model::Precision precision = model::choose_precision(options.at("precision"), device);
+  if (infers && precision == model::Precision::int16) precision = model::Precision::fp32;  // without gradients they are the same
   const std::int64_t batch = std::stoll(options.at("batch")), size = std::stoll(options.at("size"));
   if (const int threads = std::stoi(options.at("threads")); threads > 0) at::set_num_threads(threads);
   const auto model = make_model(options.at("backbone"), device, std::stoull(options.at("seed")));
@@ -140,7 +142,7 @@ int network(const std::vector<std::string>& arguments) {
     return 0;
   }
   const at::Tensor images = tests::input_images({batch, kChannels, size, size}, 1).to(device);
-  const Work work = arguments.front() == "train" ? training(model, precision, images, batch) : prediction(model, precision, images);
+  const Work work = infers ? prediction(model, precision, images) : training(model, precision, images, batch);
   print("check", work.check, "\"ready\":true,\"start_s\":" + std::to_string(seconds_since(begin)) + "," + chosen + "\"torch\":\"" TORCH_VERSION "\",");
   for (int steps = 0; std::cin >> steps;) {
     std::vector<double> seconds;

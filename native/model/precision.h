@@ -7,7 +7,7 @@
 
 namespace cellcam::model {
 
-// int16: float32 but for gradients of 1x1 convolutions, whose factors are rounded to integers of 16 bits (fused/integer_loops.h).
+// int16: float32 but for gradients of 1x1 convolutions with stride 1, whose factors are rounded to integers of 16 bits (fused/integer_loops.h).
 enum class Precision { fp32, bf16, fp16, int16 };
 
 // Whether this CPU has int16: with AVX2 and no AVX-512.

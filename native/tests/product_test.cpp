@@ -188,6 +188,13 @@ const Register pointwise_rounded("1x1 convolutions with gradients of integers", 
   check(relative(found[0], wanted[0]) > 1e-5 && relative(found[1], wanted[1]) > 1e-5, "gradients rounded at all");
   const auto exact = gradients(plain, x, w);
   check(relative(exact[0], wanted[0]) < kTolerance && relative(exact[1], wanted[1]) < kTolerance, "gradients of a pass behind the scope");
+  const auto strided = [&](model::Precision precision) {
+    const model::Autocast scope(c10::Device(c10::kCPU), precision);
+    const at::Tensor out = model::fused::pointwise_conv(x, w, 2).whole;
+    return torch::autograd::grad({out}, {x, w}, {at::ones_like(out)});
+  };
+  const auto rounds = strided(model::Precision::int16), full = strided(model::Precision::fp32);
+  check(at::equal(rounds[0], full[0]) && at::equal(rounds[1], full[1]), "gradients with stride are those of float32");
 });
 
 // Few pixels and many; every other pixel of odd sizes; more channels than are summed up at a time.

@@ -121,6 +121,7 @@ describe('PuzzleCam', () => {
 describeShared('PuzzleCam against the reference', () => {
   describe.each(listBackbones().map(({ name }) => name))('%s', (backbone) => {
     const name = shared('models', `${backbone}_seed1`);
+    const evalTolerance = backbone === 'resnet18' ? 1e-5 : 5e-3; // of gradients with norms in eval mode
     let reference: Case;
     let tensors: Tensors;
     let model: Model;
@@ -223,10 +224,11 @@ describeShared('PuzzleCam against the reference', () => {
       let furthest = 0;
       for (const key of reference.small_params) {
         const apart = relative(got.gradients[key]!.data, sharp(`grad.${key}.ref64`).data);
-        expect(apart).toBeLessThan(5e-3); // bf16: 2.6e-2 to .17
+        expect(apart).toBeLessThan(evalTolerance); // bf16: 2.6e-2 to .17
         furthest = Math.max(furthest, relative(got.gradients[key]!.data, plain.gradients[key]!.data));
       }
-      expect(furthest).toBeGreaterThan(1e-6);
+      if (backbone === 'resnet18') expect(furthest).toBe(0);
+      else expect(furthest).toBeGreaterThan(1e-6);
       await stepOfAdam('int16');
     });
 
@@ -235,9 +237,8 @@ describeShared('PuzzleCam against the reference', () => {
       const sharp = readTensors(`${name}_evalgrad.safetensors`);
       const { images, targets } = training();
       const got = await model.gradients(images, targets, { train: false });
-      const tolerance = backbone === 'resnet18' ? 1e-5 : 5e-3;
       for (const key of reference.small_params) {
-        expect(relative(got.gradients[key]!.data, sharp(`grad.${key}.ref64`).data)).toBeLessThan(tolerance);
+        expect(relative(got.gradients[key]!.data, sharp(`grad.${key}.ref64`).data)).toBeLessThan(evalTolerance);
       }
       expect(relative(got.output.maps.data, sharp('single_features.ref64').data)).toBeLessThan(1e-5);
     });
