@@ -85,7 +85,7 @@ export async function measureBusy(o) {
     const set = await makeSet(folder);
     const [batch, crop, threads] = [Number(o.batch), Number(o.size), Number(o.threads)];
     native((a) => a.setThreads(threads));
-    const alone = async () => (await measureNetwork({ ...o, what: 'train', modes: [] }))[0].step_s;
+    const alone = async () => (await measureNetwork({ ...o, what: 'train', modes: [], changes: [] }))[0].step_s;
     const before = await alone();
     const { seconds, gpu } = await fed(set, { ...o, batch, crop, periods: o.device === 'cpu' ? 1 : 5 });
     const share = median([before, await alone()]) / seconds;

@@ -1,6 +1,8 @@
 // Measures cellcam, beside what a user would run instead with --peer.
 // Usage: npm run bench -- [train|infer|busy|curve|cells|loader|dump|oof|all] [--device cpu|cuda] [--peer] [--json] [--python PYTHON] [--images FOLDER]
 //   of train, busy and infer: [--backbone NAME] [--batch B] [--crop S] [--size S] [--steps N] [--rounds N] [--threads N] [--precision P] [--modes eager,tuned,compiled]
+//   of train and infer: [--beside CELLCAM_WINOGRAD=0,precision=fp32]: ours with each of these changes, in turns
+//   of curve: [--backbone NAME] [--threads N] [--precision P] [--seeds 1,2]
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import os from 'node:os';
@@ -27,6 +29,8 @@ const { values: o, positionals } = parseArgs({
     threads: { type: 'string', default: String(os.availableParallelism()) },
     precision: { type: 'string', default: 'auto' },
     modes: { type: 'string', default: 'eager,tuned,compiled' },
+    beside: { type: 'string' },
+    seeds: { type: 'string', default: '1,2' },
   },
 });
 
@@ -39,6 +43,7 @@ const networkOptions = (what) => ({
   rounds: Number(o.rounds),
   steps: Number(o.steps),
   modes: o.peer ? o.modes.split(',') : [],
+  changes: o.beside?.split(',') ?? [],
 });
 
 /** A script of its own, which prints as this one does. */

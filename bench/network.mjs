@@ -7,9 +7,9 @@ import { ROOT, median, peerScript, ratios } from './report.mjs';
 
 /** A process that takes steps when asked to: bench/peers/network.py and native/bench/network.cpp say how. */
 class Stepper {
-  constructor(name, program, args) {
+  constructor(name, program, args, env = {}) {
     this.name = name;
-    this.process = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+    this.process = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...env } });
     this.process.stdin.on('error', () => undefined); // it has ended: `next` says so
     this.errors = '';
     this.process.stderr.on('data', (text) => (this.errors = (this.errors + text).slice(-4000)));
@@ -83,7 +83,20 @@ async function rounds(steppers, { rounds, steps }) {
   return seconds;
 }
 
-/** @returns results for `show`: ours, then each peer's with our speed over its. */
+/** Ours with one thing changed: a switch of the environment, as CELLCAM_WINOGRAD=0, or precision=fp32. */
+function changed(change, program, args) {
+  const [, name, value] = /^(CELLCAM_\w+|precision)=(\w+)$/.exec(change) ?? [];
+  if (name === undefined)
+    throw new Error(`Expected --beside with CELLCAM_NAME=0 or precision=NAME, but received '${change}'`);
+  const stepper =
+    name === 'precision'
+      ? new Stepper(change, program, [...args, '--precision', value])
+      : new Stepper(change, program, args, { [name]: value });
+  stepper.title = `cellcam, ${change}`;
+  return stepper;
+}
+
+/** @returns results for `show`: ours, then ours with each change and each peer, with our speed over theirs. */
 export async function measureNetwork(o) {
   execFileSync(process.execPath, ['scripts/build.mjs', '--bench'], {
     cwd: ROOT,
@@ -101,28 +114,29 @@ export async function measureNetwork(o) {
     '--threads',
     o.threads,
   ];
-  const own = new Stepper('cellcam', path.join(ROOT, 'build', 'cellcam_bench'), [
-    o.what,
-    ...common,
-    '--precision',
-    o.precision,
-  ]);
+  const program = path.join(ROOT, 'build', 'cellcam_bench');
+  const args = [o.what, ...common, '--precision', o.precision];
+  const own = new Stepper('cellcam', program, args);
   const all = [own];
+  const add = async (stepper) => {
+    all.push(stepper);
+    requireEqual(o.what, own, await stepper.ready());
+  };
   try {
     await own.ready();
+    for (const change of o.changes) await add(changed(change, program, args));
     for (const mode of o.modes) {
       const precision = mode === 'eager' ? [] : ['--precision', peerPrecision(own.precision)];
       const peer = new Stepper(mode, o.python, [peerScript('network'), o.what, mode, ...common, ...precision]);
-      all.push(peer);
-      requireEqual(o.what, own, await peer.ready());
+      await add(peer);
+      peer.title = `PyTorch ${peer.torch}, ${mode}, ${peer.precision}`;
     }
     const seconds = await rounds(all, o);
     return all.map((stepper) => {
       const step = median(seconds.get(stepper));
-      const title = `PyTorch ${stepper.torch}, ${stepper.name}, ${stepper.precision}`;
       return {
         what: o.what,
-        ...(stepper === own ? {} : { peer: title }),
+        ...(stepper === own ? {} : { peer: stepper.title }),
         backbone: o.backbone,
         device: o.device,
         precision: stepper.precision,

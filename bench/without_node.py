@@ -3,7 +3,7 @@ PyTorch that is installed, and prints a table. `test` runs the native tests firs
 as bench/curve.mjs does.
 
 Usage: python3 bench/without_node.py [test] [train] [infer] [curve] [--device cuda] [--backbone NAME] [--batch B] [--crop 384] [--size 512]
-       [--steps 10] [--rounds 5] [--threads N] [--build FOLDER] [--modes eager,tuned,compiled] [--compile-mode max-autotune] [--trace FOLDER]
+       [--steps 10] [--rounds 5] [--threads N] [--build FOLDER] [--modes eager,tuned,compiled] [--compile-mode max-autotune] [--seeds 1,2] [--trace FOLDER]
 """
 import argparse
 import json
@@ -85,21 +85,24 @@ def measure(what, bench, o):
 def curve(bench, o):
     common = ["--device", o.device, "--backbone", o.backbone, "--batch", "4", "--size", "128", "--threads", str(o.threads), "--steps", "200"]
 
-    def losses(command):
-        lines = subprocess.run([*command, *common], check=True, stdout=subprocess.PIPE, text=True).stdout.strip().split("\n")
+    def run(command, seed):
+        lines = subprocess.run([*command, *common, "--seed", seed], check=True, stdout=subprocess.PIPE, text=True).stdout.strip().split("\n")
         printed = json.loads(lines[-1])
         values = printed["losses"]
-        return [sum(values[i : i + PASS]) / PASS for i in range(len(values) - PASS + 1)], printed.get("precision")
+        return seed, [sum(values[i : i + PASS]) / PASS for i in range(len(values) - PASS + 1)], printed.get("precision")
 
     def distance(a, b):
-        return sum(abs(x - y) for x, y in zip(a, b)) / len(a)
+        return sum(abs(x - y) for x, y in zip(a[1], b[1])) / len(a[1])
 
-    own, chosen = losses([bench, "curve", "--seed", "1"])
-    peer = [sys.executable, NETWORK, "curve", "tuned", "--precision", peer_precision(chosen)]
-    same, other = (losses([*peer, "--seed", seed])[0] for seed in "12")
-    print(f"curve  {o.backbone}  mean distance to PyTorch's {distance(own, same):.4f}, of its two seeds {distance(same, other):.4f}", flush=True)
-    if distance(own, same) > distance(same, other):
-        raise RuntimeError("the curve lies further from PyTorch's than another seed does")
+    seeds = o.seeds.split(",")
+    own = [run([bench, "curve"], seed) for seed in seeds]
+    ways = {"eager": [], "tuned": ["--precision", peer_precision(own[0][2])]}
+    peers = [run([sys.executable, NETWORK, "curve", way, *options], seed) for seed in seeds for way, options in ways.items()]
+    apart = statistics.mean(distance(a, b) for a in own for b in peers if a[0] == b[0])
+    spread = statistics.mean(distance(a, b) for i, a in enumerate(peers) for b in peers[:i] if a[0] != b[0])
+    print(f"curve  {o.backbone}  mean distance to PyTorch's {apart:.4f}, of its seeds {o.seeds} {spread:.4f}", flush=True)
+    if not apart <= spread:
+        raise RuntimeError("the curve lies further from PyTorch's than its seeds do")
 
 
 def main():
@@ -116,6 +119,7 @@ def main():
     parser.add_argument("--build", default=str(ROOT / "build-bench"))
     parser.add_argument("--modes", default="eager,tuned,compiled")
     parser.add_argument("--compile-mode", default="max-autotune")
+    parser.add_argument("--seeds", default="1,2", help="of curve")
     parser.add_argument("--trace", help="an existing folder, for what ours spends its time on")
     o = parser.parse_args()
     print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name() if o.device != 'cpu' else 'CPU'}", flush=True)

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "model/switches.h"
+
 namespace cellcam::model::fused {
 
 // Calls f() on every thread at once. What there is to do is handed out within f, as threads need not be equally fast.
@@ -13,19 +15,28 @@ void on_all_threads(const F& f) {
   at::parallel_for(0, at::get_num_threads(), 1, [&](std::int64_t, std::int64_t) { f(); });
 }
 
+// Whether threads take small shares of work as they come, instead of one equal share each.
+inline bool shares_as_they_come() {
+  static const bool on = switched_on("CELLCAM_SHARED_WORK");
+  return on;
+}
+
 // The numbers below `count`, each for one of the threads that ask.
 class Numbers {
  public:
-  explicit Numbers(std::int64_t count) : count_(count) {}
+  explicit Numbers(std::int64_t count)
+      : count_(count), at_once_(shares_as_they_come() ? 1 : (count + at::get_num_threads() - 1) / at::get_num_threads()) {}
   std::int64_t count() const { return count_; }
   // Calls f(number) until there are no more.
   template <typename F>
   void each(const F& f) {
-    for (std::int64_t i = taken_++; i < count_; i = taken_++) f(i);
+    for (std::int64_t first; (first = taken_.fetch_add(at_once_)) < count_;) {
+      for (std::int64_t i = first; i < std::min(first + at_once_, count_); ++i) f(i);
+    }
   }
 
  private:
-  std::int64_t count_;
+  std::int64_t count_, at_once_;
   std::atomic<std::int64_t> taken_ = 0;
 };
 
