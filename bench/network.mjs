@@ -53,8 +53,8 @@ const ALLOWED = {
 };
 
 /**
- * That of tuned peers where ours is `own`: bfloat16 is their best only on a CPU that multiplies it, as ours has found out, and products of integers they
- * have none.
+ * That of tuned peers where ours is `own`: bfloat16 is their best only on a CPU that multiplies it faster than float32, as ours has found out, and
+ * products of integers they have none.
  */
 export function peerPrecision(own) {
   return own === 'int16' ? 'fp32' : own;

@@ -13,7 +13,7 @@ enum class Precision { fp32, bf16, fp16, int16 };
 // Whether this CPU has int16: with AVX2 and no AVX-512.
 bool cpu_has_int16();
 
-// "auto": fp16 on CUDA, bf16 on CPUs with bf16 units, int16 where the CPU has that, else fp32. Throws Error ERR_INVALID_ARG for fp16 on the CPU, and
+// "auto": fp16 on CUDA, bf16 on CPUs that multiply it faster than float32, int16 where the CPU has that, else fp32. Throws Error ERR_INVALID_ARG for fp16 on the CPU, and
 // for int16 where it has none.
 Precision choose_precision(const std::string& name, c10::Device device);
 std::string precision_name(Precision precision);

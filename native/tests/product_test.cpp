@@ -116,6 +116,10 @@ constexpr double kRounded = 3e-4;  // of two factors of some 12 bits each
 
 using model::fused::Arithmetic;
 
+void need_int16() {
+  if (!model::cpu_has_int16()) throw Skipped("this CPU has no AVX2, or has AVX-512");
+}
+
 double relative(const at::Tensor& found, const at::Tensor& expected) {
   return ((found.to(at::kDouble) - expected).norm() / expected.norm()).item<double>();
 }
@@ -131,7 +135,7 @@ void check_rounded(const Size& s, bool a_by_columns, bool b_by_columns) {
 }
 
 const Register rounded("matrix products of integers, on one thread and on several", [] {
-  need_avx2();
+  need_int16();
   with_threads([] {
     for (const Size& s : kSizes) {
       for (const bool a : {false, true}) {
@@ -143,7 +147,7 @@ const Register rounded("matrix products of integers, on one thread and on severa
 
 // Rows for which sums are as large as they can be, for which one value says it all, and for which squares have no float.
 const Register extremes("matrix products of integers of extreme sizes", [] {
-  need_avx2();
+  need_int16();
   for (const std::int64_t depth : {3, 256, 700}) {
     for (const bool by_columns : {false, true}) {
       const at::Tensor a = at::ones({9, depth}), b = at::ones({depth, 32});
@@ -168,7 +172,7 @@ const Register extremes("matrix products of integers of extreme sizes", [] {
 });
 
 const Register pointwise_rounded("1x1 convolutions with gradients of integers", [] {
-  need_avx2();
+  need_int16();
   const at::Tensor w = at::randn({32, 48, 1, 1}).requires_grad_(), x = at::randn({2, 48, 9, 7}).contiguous(kNhwc).requires_grad_();
   const at::Tensor dy = at::randn({2, 32, 9, 7}).contiguous(kNhwc);
   const auto gradients = [&](const at::Tensor& y, const at::Tensor& from, const at::Tensor& weight) {

@@ -8,7 +8,7 @@ namespace cellcam::model::fused {
 // share few sets of the cache: here pixels of 8 channels are brought together first.
 
 // Whether this is such a convolution: in groups of 4 or 8, or of 16 or 32 where it sees every other pixel (else winograd.h is faster), x in NHWC,
-// float32 on a CPU with AVX2 (with AVX-512 groups of 4 alone), one pixel of zeros around it. CELLCAM_GROUPED_CONV=0 turns it off.
+// float32 on a CPU with AVX2, one pixel of zeros around it. CELLCAM_GROUPED_CONV=0 turns it off.
 bool groups_fit(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t groups);
 
 // The convolution of x (N, C, H, W) with weight (C, channels of a group, 3, 3).

@@ -1,17 +1,14 @@
 #include "model/fused/grouped_loops.h"
 
-#include <ATen/Version.h>
+#include "model/fused/cpu.h"
 
-#include <string>
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CELLCAM_GROUPED_LOOPS
+#ifdef CELLCAM_WIDE_LOOPS
 #include <immintrin.h>
 #endif
 
 namespace cellcam::model::fused {
 
-#ifdef CELLCAM_GROUPED_LOOPS
+#ifdef CELLCAM_WIDE_LOOPS
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 
@@ -104,10 +101,8 @@ constexpr GroupedLoops kLoops{convolve<kGroup, kStep>, gradient<kGroup, kStep>};
 #endif
 
 const GroupedLoops* grouped_loops(std::int64_t group, std::int64_t stride) {
-#ifdef CELLCAM_GROUPED_LOOPS
-  static const std::string instructions = at::get_cpu_capability();  // of this CPU, or what ATEN_CPU_CAPABILITY asks for
-  if (instructions == "AVX512" && group == 4 && stride == 1) return &kLoops<4, 1>;  // others are not measured yet
-  if (instructions != "AVX2" || stride > 2) return nullptr;
+#ifdef CELLCAM_WIDE_LOOPS
+  if (instructions() == Instructions::plain || stride > 2) return nullptr;
   if (group == 4) return stride == 1 ? &kLoops<4, 1> : &kLoops<4, 2>;
   if (group % kLanes == 0) return stride == 1 ? &kLoops<8, 1> : &kLoops<8, 2>;
 #endif

@@ -3,22 +3,27 @@
 #include <algorithm>
 #include <limits>
 
+#include "model/fused/cpu.h"
 #include "model/fused/panel_loops.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CELLCAM_INTEGER_LOOPS
+#ifdef CELLCAM_WIDE_LOOPS
 #include "model/fused/tile_loops.h"
 #endif
 
 namespace cellcam::model::fused {
 
-#ifdef CELLCAM_INTEGER_LOOPS
+#ifdef CELLCAM_WIDE_LOOPS
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,popcnt")
 
 namespace {
 
-constexpr std::int64_t kDepth = 256;
+namespace avx2 {
+#include "model/fused/vectors/avx2.h"
+#include "model/fused/vectors/tile.h"
+}  // namespace avx2
+
+constexpr std::int64_t kPiece = 6, kPieceSlack = 2, kDepth = 256;
 constexpr float kLongest = 46000, kLargest = 32766, kRootOfDepth = 16;
 
 std::int64_t pairs(std::int64_t depth) { return (depth + 1) / 2; }
@@ -45,15 +50,15 @@ inline void multiply_rows(const float* piece, const float* panel, std::int64_t d
       whole[r][1] = _mm256_add_epi32(whole[r][1], _mm256_madd_epi16(factors, y1));
     }
   }
-  __m256 sums[n][2];
+  avx2::Vector sums[n][2];
   const __m256 scale0 = _mm256_loadu_ps(panel), scale1 = _mm256_loadu_ps(panel + kLanes);
 #pragma GCC unroll 6
   for (int r = 0; r < n; ++r) {
     const __m256 scale = _mm256_broadcast_ss(piece + r);
-    sums[r][0] = _mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(whole[r][0]), scale), scale0);
-    sums[r][1] = _mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(whole[r][1]), scale), scale1);
+    sums[r][0] = {_mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(whole[r][0]), scale), scale0)};
+    sums[r][1] = {_mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(whole[r][1]), scale), scale1)};
   }
-  store(sums, to);
+  avx2::store(sums, to);
 }
 
 template <int n>
@@ -228,7 +233,7 @@ void copy_tiles(const float* x, std::int64_t step, std::int64_t depth, std::int6
 std::int64_t piece_size(std::int64_t depth) { return kLanes + pairs(depth) * kPiece + kPieceSlack; }
 std::int64_t panel_size(std::int64_t depth) { return kPanel + pairs(depth) * kPanel; }
 
-constexpr TileLoops kLoops{kDepth, piece_size, panel_size, multiply, copy_tiles<kPiece, kLanes, kPieceVectors>, copy_tiles<kPanel, kPanel, kPanelVectors>, transpose_pieces, transpose_panels};
+constexpr TileLoops kLoops{kPiece, kDepth, piece_size, panel_size, multiply, copy_tiles<kPiece, kLanes, kPieceVectors>, copy_tiles<kPanel, kPanel, kPanelVectors>, transpose_pieces, transpose_panels};
 
 }  // namespace
 
@@ -236,8 +241,8 @@ constexpr TileLoops kLoops{kDepth, piece_size, panel_size, multiply, copy_tiles<
 #endif
 
 const TileLoops* integer_loops() {
-#ifdef CELLCAM_INTEGER_LOOPS
-  if (panel_loops() != nullptr) return &kLoops;
+#ifdef CELLCAM_WIDE_LOOPS
+  if (instructions() == Instructions::avx2) return &kLoops;
 #endif
   return nullptr;
 }

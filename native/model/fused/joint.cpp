@@ -1,10 +1,10 @@
 #include "model/fused/joint.h"
 
 #include <ATen/Functions.h>
-#include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "model/fused/cpu.h"
 #include "model/fused/matrix_product.h"
 #include "model/fused/panel_loops.h"
 #include "model/switches.h"
@@ -22,11 +22,6 @@ constexpr auto kNhwc = at::MemoryFormat::ChannelsLast;
 // MKL's takes its place, it is slower with AVX-512 (docs/performance.md).
 constexpr std::int64_t kManyWeights = std::int64_t{1} << 19;
 bool by_product(const at::Tensor& weight) { return weight.scalar_type() == at::kBFloat16 && weight.numel() >= kManyWeights; }
-
-bool is_avx2() {
-  static const bool is = at::get_cpu_capability() == "AVX2";
-  return is;
-}
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
   if (a.scalar_type() != at::kFloat || b.size(1) % kPanel != 0 || !multiplies()) return at::mm(a, b);
@@ -177,7 +172,7 @@ Views joint_conv(const Views& x_in, const at::Tensor& weight_in) {
 bool joins_spatially(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t groups) {
   const bool casts = at::autocast::is_autocast_enabled(at::kCPU);
   const at::ScalarType type = casts ? at::autocast::get_autocast_dtype(at::kCPU) : weight.scalar_type();
-  return groups == 1 && weight.numel() >= kManyWeights && weight.is_contiguous(kNhwc) && joins(x) && (type == at::kBFloat16 || is_avx2()) &&
+  return groups == 1 && weight.numel() >= kManyWeights && weight.is_contiguous(kNhwc) && joins(x) && (type == at::kBFloat16 || instructions() != Instructions::plain) &&
          rows_in(x.whole) + rows_in(x.tiles) <= weight.size(0) * stride * stride;
 }
 

@@ -20,7 +20,7 @@ bool joins(const Views& x);
 // A 1x1 convolution of both views at once: weights are read once, and their gradients summed where they are computed.
 Views joint_conv(const Views& x, const at::Tensor& weight);
 
-// Whether joint_spatial_conv takes these: as joint_conv's, in bfloat16 (with AVX2 in float32 too), with many weights and fewer pixels than
+// Whether joint_spatial_conv takes these: as joint_conv's, in bfloat16 (with AVX2 or AVX-512 in float32 too), with many weights and fewer pixels than
 // output channels.
 bool joins_spatially(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t groups);
 

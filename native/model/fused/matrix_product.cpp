@@ -117,12 +117,12 @@ struct PanelGroup {
 // Rows of the left matrix of one block of depth, packed for the products with all panels: as pieces,
 class Pieces {
  public:
-  static constexpr std::int64_t kRows = kPiece, kPanels = kGroup;
+  static std::int64_t panels() { return kGroup; }
   static std::int64_t floats_each(const TileLoops& tiles, std::int64_t depth) { return tiles.piece_size(depth); }
   static std::int64_t products(const Range& panels, std::int64_t) { return panels.size(); }
 
   Pieces(const TileLoops& tiles, const Operand& x, const Range& rows, const Range& k, float* memory)
-      : tiles_(tiles), k_(k), count_(parts(rows.size(), kRows)), memory_(memory) {
+      : tiles_(tiles), k_(k), count_(parts(rows.size(), tiles.rows)), memory_(memory) {
     x.pack_pieces(tiles, rows, k, memory);
   }
   // Calls before() and uses tile(number, panel, depths) for each.
@@ -148,9 +148,10 @@ class Pieces {
 // or as lists of what is not zero.
 class Lists {
  public:
-  static constexpr std::int64_t kRows = 16, kPanels = kWide;
+  static constexpr std::int64_t kRows = 16;
+  static std::int64_t panels() { return product_loops()->wide; }
   static std::int64_t floats_each(const TileLoops&, std::int64_t depth) { return kRows * parts(depth, kListed) * std::int64_t{sizeof(RowList) / sizeof(float)}; }
-  static std::int64_t products(const Range& panels, std::int64_t depth) { return parts(panels.size(), kPanels) * parts(depth, kListed); }
+  static std::int64_t products(const Range& panels, std::int64_t depth) { return parts(panels.size(), Lists::panels()) * parts(depth, kListed); }
 
   Lists(const TileLoops&, const Operand& x, const Range& rows, const Range& k, float* memory)
       : k_(k), count_(rows.size()), lists_(parts(k.size(), kListed)), memory_(reinterpret_cast<RowList*>(memory)) {
@@ -240,11 +241,11 @@ class Product {
   template <typename Left>
   void compute_by(Stretches& stretches, const Range& panels, const float* packed, std::int64_t most) const {
     const Blocks blocks(a_.depth, most);
-    const std::int64_t groups = parts(panels.size(), Left::kPanels), whole = packed != nullptr ? blocks.begin(tiles_, blocks.count()) : 0;
-    const std::int64_t group = b_ ? Left::kPanels * tiles_.panel_size(blocks.longest()) : 0;
+    const std::int64_t groups = parts(panels.size(), Left::panels()), whole = packed != nullptr ? blocks.begin(tiles_, blocks.count()) : 0;
+    const std::int64_t group = b_ ? Left::panels() * tiles_.panel_size(blocks.longest()) : 0;
     const at::Tensor memory = at::empty({stretches.longest() * Left::floats_each(tiles_, blocks.longest()) + group}, at::kFloat);
     float* right = memory.data_ptr<float>();
-    const auto rows = [&](const Range& pieces) { return Range{pieces.first * Left::kRows, std::min(pieces.next * Left::kRows, a_.outer)}; };
+    const auto rows = [&](const Range& pieces) { return Range{pieces.first * rows_, std::min(pieces.next * rows_, a_.outer)}; };
     for (Range pieces = stretches.next(), following; pieces.size() > 0; pieces = following) {
       following = stretches.next();
       for (std::int64_t i = 0; i < blocks.count(); ++i) {
@@ -267,18 +268,17 @@ class Product {
             of_right.ask();
           };
           left.multiply(read, before, [&](std::int64_t piece, std::int64_t panel, const Range& depths) {
-            return tile<Left::kRows>(pieces.first + piece, panel, depths);
+            return tile(pieces.first + piece, panel, depths);
           });
         }
       }
     }
   }
 
-  template <std::int64_t rows>
   SumTile tile(std::int64_t piece, std::int64_t panel, const Range& k) const {
     const float* bias = k.next == a_.depth && after_.bias != nullptr ? after_.bias + panel * kPanel : nullptr;
-    const std::int64_t row = piece * rows;
-    return {sums_ + row * step_ + panel * kPanel, step_, std::min(rows, a_.outer - row), after_.added || k.first > 0, bias, after_.slope};
+    const std::int64_t row = piece * rows_;
+    return {sums_ + row * step_ + panel * kPanel, step_, std::min(rows_, a_.outer - row), after_.added || k.first > 0, bias, after_.slope};
   }
 
   const TileLoops& tiles_;
@@ -287,7 +287,7 @@ class Product {
   std::int64_t columns_, step_;
   AfterProduct after_;
   bool listed_;
-  std::int64_t rows_ = listed_ ? Lists::kRows : Pieces::kRows, threads_ = at::get_num_threads(), down_ = 1;
+  std::int64_t rows_ = listed_ ? Lists::kRows : tiles_.rows, threads_ = at::get_num_threads(), down_ = 1;
   // Either the right matrix in cells of the result, or its panels, packed now or before, and stretches of the left one.
   std::optional<Operand> b_;
   std::optional<Panels> panels_;

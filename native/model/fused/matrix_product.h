@@ -7,7 +7,7 @@
 
 namespace cellcam::model::fused {
 
-// Products of matrices of float32 with AVX2, where oneDNN and MKL reach two thirds of what the CPU multiplies.
+// Products of matrices of float32 with AVX2 or AVX-512, where oneDNN and MKL reach two thirds of what the CPU multiplies.
 
 // Where nearly half or more of a left matrix is zero, as behind a ReLU, zeros are left out: what is not finite in the right one counts only where it
 // meets another value. CELLCAM_SKIP_ZEROS=0 turns this off.

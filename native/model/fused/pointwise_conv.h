@@ -9,7 +9,7 @@ namespace cellcam::model::fused {
 // 1x1 convolutions by matrix products of our own (matrix_product.h): of both views at once, forward, for the input's and for the weight's
 // gradient. Behind a pass with int16 (model/precision.h) the factors of both gradients are rounded.
 
-// Whether these are such: NHWC, float32 on a CPU with AVX2, channels by 16. CELLCAM_MATRIX_PRODUCT=0 turns it off.
+// Whether these are such: NHWC, float32 on a CPU with AVX2 or AVX-512, channels by 16. CELLCAM_MATRIX_PRODUCT=0 turns it off.
 bool pointwise_fits(const Views& x, const at::Tensor& weight, std::int64_t groups);
 
 // The convolution of both views (N, C, H, W) with weight (K, C, 1, 1).

@@ -2,101 +2,44 @@
 
 #include <algorithm>
 
+#include "model/fused/cpu.h"
 #include "model/fused/panel_loops.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CELLCAM_PRODUCT_LOOPS
+#ifdef CELLCAM_WIDE_LOOPS
 #include "model/fused/tile_loops.h"
 #endif
 
 namespace cellcam::model::fused {
 
-#ifdef CELLCAM_PRODUCT_LOOPS
+#ifdef CELLCAM_WIDE_LOOPS
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,popcnt")
 
 namespace {
 
-template <int n>
-inline void multiply_rows(const float* x, const float* y, std::int64_t depth, const SumTile& to) {
-  __m256 sums[n][2];
-#pragma GCC unroll 6
-  for (int r = 0; r < n; ++r) {
-    sums[r][0] = sums[r][1] = _mm256_setzero_ps();
-    ask(to.sums + r * to.step);
-  }
-#pragma GCC unroll 4
-  for (std::int64_t k = 0; k < depth; ++k, x += kPiece, y += kPanel) {
-    const __m256 y0 = _mm256_loadu_ps(y), y1 = _mm256_loadu_ps(y + kLanes);
-#pragma GCC unroll 6
-    for (int r = 0; r < n; ++r) {
-      const __m256 factor = _mm256_broadcast_ss(x + r);
-      sums[r][0] = _mm256_fmadd_ps(factor, y0, sums[r][0]);
-      sums[r][1] = _mm256_fmadd_ps(factor, y1, sums[r][1]);
-    }
-  }
-  store(sums, to);
-}
-
-template <int n>
-inline void multiply_some(const float* x, const float* y, std::int64_t depth, const SumTile& to) {
-  if constexpr (n > 1) {
-    if (to.rows < n) return multiply_some<n - 1>(x, y, depth, to);
-  }
-  multiply_rows<n>(x, y, depth, to);
-}
-
-void multiply(const float* piece, const float* panel, std::int64_t depth, const SumTile& to) { multiply_some<kPiece>(piece, panel, depth, to); }
-
-template <int panels>
-inline void multiply_lists(const RowList* x, const float* panel, std::int64_t apart, SumTile to) {
-  for (const RowList* end = x + to.rows; x < end; ++x, to.sums += to.step) {
-    __m256 sums[1][2 * panels];
-    const char* y[panels];
-#pragma GCC unroll 6
-    for (int p = 0; p < panels; ++p) {
-      y[p] = reinterpret_cast<const char*>(panel + p * apart);
-      sums[0][2 * p] = sums[0][2 * p + 1] = _mm256_setzero_ps();
-      ask(to.sums + p * kPanel);
-    }
-#pragma GCC unroll 4
-    for (std::int64_t k = 0; k < x->count; ++k) {
-      const __m256 factor = _mm256_broadcast_ss(x->values + k);
-      const std::int64_t row = x->at[k];
-#pragma GCC unroll 12
-      for (int v = 0; v < 2 * panels; ++v) {
-        sums[0][v] = _mm256_fmadd_ps(factor, _mm256_loadu_ps(reinterpret_cast<const float*>(y[v / 2] + row) + v % 2 * kLanes), sums[0][v]);
-      }
-    }
-    store(sums, to);
-  }
-}
-
-void multiply_listed(const RowList* rows, const float* panel, std::int64_t apart, std::int64_t panels, const SumTile& to) {
-  switch (panels) {
-    case 1: return multiply_lists<1>(rows, panel, apart, to);
-    case 2: return multiply_lists<2>(rows, panel, apart, to);
-    case 3: return multiply_lists<3>(rows, panel, apart, to);
-    case 4: return multiply_lists<4>(rows, panel, apart, to);
-    case 5: return multiply_lists<5>(rows, panel, apart, to);
-    default: return multiply_lists<kWide>(rows, panel, apart, to);
-  }
-}
-
 constexpr int kStreams = 4;          // of a matrix's panels that are written at a time
 
 // Masked loads touch no memory beyond: what lies there need not be a number, or memory at all. Masked stores would take as long as dozens of others.
+template <std::int64_t rows>
 void copy_pieces(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* pieces, std::int64_t apart) {
-  constexpr std::int64_t kTogether = 8;
-  for (; width > 0; width -= kTogether * kPiece, x += kTogether * kPiece, pieces += kTogether * apart) {
-    const std::int64_t whole = std::min(kTogether, width / kPiece), left = whole < kTogether ? width - whole * kPiece : 0;
-    const __m256i all = first_lanes(kPiece), some = first_lanes(left);
+  constexpr std::int64_t kTogether = 48 / rows, kVectors = (rows + kLanes - 1) / kLanes;
+  __m256i all[kVectors], some[kVectors];
+  for (; width > 0; width -= kTogether * rows, x += kTogether * rows, pieces += kTogether * apart) {
+    const std::int64_t whole = std::min(kTogether, width / rows), left = whole < kTogether ? width - whole * rows : 0;
+    for (std::int64_t v = 0; v < kVectors; ++v) {
+      all[v] = first_lanes(rows - v * kLanes);
+      some[v] = first_lanes(left - v * kLanes);
+    }
+    const auto copy = [&](const float* from, float* to, const __m256i(&read)[kVectors]) {
+#pragma GCC unroll 3
+      for (std::int64_t v = 0; v < kVectors; ++v) _mm256_storeu_ps(to + v * kLanes, _mm256_maskload_ps(from + v * kLanes, read[v]));
+    };
     const float* from = x;
     float* to = pieces;
-    for (std::int64_t k = 0; k < depth; ++k, from += step, to += kPiece) {
-      for (std::int64_t i = 0; i < kTogether * kPiece && i < width; i += 16) ask(from + kAhead * step + i);
-      for (std::int64_t p = 0; p < whole; ++p) _mm256_storeu_ps(to + p * apart, _mm256_maskload_ps(from + p * kPiece, all));
-      if (left > 0) _mm256_storeu_ps(to + whole * apart, _mm256_maskload_ps(from + whole * kPiece, some));
+    for (std::int64_t k = 0; k < depth; ++k, from += step, to += rows) {
+      for (std::int64_t i = 0; i < kTogether * rows && i < width; i += 16) ask(from + kAhead * step + i);
+      for (std::int64_t p = 0; p < whole; ++p) copy(from + p * rows, to + p * apart, all);
+      if (left > 0) copy(from + whole * rows, to + whole * apart, some);
     }
   }
 }
@@ -140,8 +83,12 @@ inline void transpose_rows(const float* x, std::int64_t step, std::int64_t depth
   }
 }
 
+template <std::int64_t rows>
 void transpose_pieces(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* pieces, std::int64_t apart) {
-  for (; width > 0; width -= kPiece, x += kPiece * step, pieces += apart) transpose_rows<kPiece>(x, step, depth, width, pieces, kPiece);
+  constexpr int kSome = std::min<std::int64_t>(rows, kLanes);
+  for (; width > 0; width -= rows, x += rows * step, pieces += apart) {
+    for (std::int64_t r = 0; r < rows; r += kSome) transpose_rows<kSome>(x + r * step, step, depth, width - r, pieces + r, rows);
+  }
 }
 
 void transpose_panels(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* panels, std::int64_t apart) {
@@ -204,12 +151,35 @@ void list_columns(const float* x, std::int64_t step, std::int64_t depth, std::in
   }
 }
 
-std::int64_t piece_size(std::int64_t depth) { return depth * kPiece + kPieceSlack; }
+template <std::int64_t rows>
+std::int64_t piece_size(std::int64_t depth) {
+  return depth * rows + (kLanes - rows % kLanes) % kLanes;  // whole vectors are written
+}
 std::int64_t panel_size(std::int64_t depth) { return depth * kPanel; }
 
 constexpr std::int64_t kDepth = 512;  // a panel of the size of a usual first cache
-constexpr ProductLoops kLoops{{kDepth, piece_size, panel_size, multiply, copy_pieces, copy_panels, transpose_pieces, transpose_panels},
-                              multiply_listed, list_columns, list_rows, transpose};
+template <std::int64_t rows>
+constexpr ProductLoops loops_of(decltype(TileLoops::multiply) multiply, decltype(ProductLoops::multiply_listed) multiply_listed, std::int64_t wide) {
+  return {{rows, kDepth, piece_size<rows>, panel_size, multiply, copy_pieces<rows>, copy_panels, transpose_pieces<rows>, transpose_panels},
+          multiply_listed, wide, list_columns, list_rows, transpose};
+}
+
+namespace avx2 {
+#include "model/fused/vectors/avx2.h"
+#include "model/fused/vectors/tile.h"
+#include "model/fused/vectors/product.h"
+constexpr ProductLoops kLoops = loops_of<kPieceRows>(multiply, multiply_listed, kWide);
+}  // namespace avx2
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,fma")
+namespace avx512 {
+#include "model/fused/vectors/avx512.h"
+#include "model/fused/vectors/tile.h"
+#include "model/fused/vectors/product.h"
+constexpr ProductLoops kLoops = loops_of<kPieceRows>(multiply, multiply_listed, kWide);
+}  // namespace avx512
+#pragma GCC pop_options
 
 }  // namespace
 
@@ -217,8 +187,9 @@ constexpr ProductLoops kLoops{{kDepth, piece_size, panel_size, multiply, copy_pi
 #endif
 
 const ProductLoops* product_loops() {
-#ifdef CELLCAM_PRODUCT_LOOPS
-  if (panel_loops() != nullptr) return &kLoops;
+#ifdef CELLCAM_WIDE_LOOPS
+  if (instructions() == Instructions::avx512) return &avx512::kLoops;
+  if (instructions() == Instructions::avx2) return &avx2::kLoops;
 #endif
   return nullptr;
 }

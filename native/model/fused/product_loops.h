@@ -5,15 +5,14 @@
 
 namespace cellcam::model::fused {
 
-// What matrix products of float32 are made of: a tile is kPiece rows by kPanel columns, two vectors. Of the left matrix what one tile reads
-// lies together as a piece (depth, kPiece), of the right one as a panel (depth, kPanel).
-constexpr std::int64_t kPiece = 6, kPieceSlack = 2;
+// What matrix products of float32 are made of: a tile is some rows by kPanel columns. Of the left matrix what one tile reads lies together as a piece
+// (depth, rows), of the right one as a panel (depth, kPanel).
 
 // Where the sums of a tile go: rows that begin `step` floats after each other.
 struct SumTile {
   float* sums;
   std::int64_t step;
-  std::int64_t rows;      // of a piece 1 to kPiece
+  std::int64_t rows;      // 1 to those of a piece
   bool added;             // to what is there
   const float* bias;      // for each column; null if there are none, and then no activation
   Slope slope;
@@ -25,6 +24,7 @@ using Pack = void (*)(const float* x, std::int64_t step, std::int64_t depth, std
 
 // Tiles of one kind of factors: float32 as they are, or rounded (integer_loops.h).
 struct TileLoops {
+  std::int64_t rows;                                      // of a piece
   std::int64_t depth;                                     // what is multiplied at a time, at most
   std::int64_t (*piece_size)(std::int64_t depth);         // in floats, and of a panel
   std::int64_t (*panel_size)(std::int64_t depth);
@@ -36,9 +36,9 @@ struct TileLoops {
   Pack transpose_pieces, transpose_panels;
 };
 
-// What is not zero of kListed values of depth or less, of a row of a left matrix of many zeros. It is multiplied with up to kWide panels at a time.
+// What is not zero of kListed values of depth or less, of a row of a left matrix of many zeros. 
 // Values are written eight at a time, so there is room after the last.
-constexpr std::int64_t kListed = 64, kWide = 6;
+constexpr std::int64_t kListed = 64;
 struct alignas(64) RowList {
   float values[kListed + 8];
   std::uint16_t at[kListed + 8];  // bytes from where a panel begins to its row for this value
@@ -47,8 +47,9 @@ struct alignas(64) RowList {
 
 struct ProductLoops {
   TileLoops tiles;
-  // The product of to.rows listed rows, any number of them, and `panels` panels that begin `apart` floats after each other.
+  // The product of to.rows listed rows, any number of them, and `panels` panels, up to `wide`, that begin `apart` floats after each other.
   void (*multiply_listed)(const RowList* rows, const float* panel, std::int64_t apart, std::int64_t panels, const SumTile& to);
+  std::int64_t wide;
   // `width` columns of `depth` rows, and as many rows of `depth` columns.
   using List = void (*)(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, RowList* to);
   List list_columns, list_rows;

@@ -1,12 +1,10 @@
 #include "model/fused/rows.h"
 
-#include <ATen/Version.h>
-
 #include <bit>
 #include <cstdint>
-#include <string>
 #include <type_traits>
 
+#include "model/fused/cpu.h"
 #include "model/fused/prefetch.h"
 
 namespace cellcam::model::fused {
@@ -17,8 +15,7 @@ namespace plain {
 #include "model/fused/rows_loops.h"
 }
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CELLCAM_WIDE_ROWS
+#ifdef CELLCAM_WIDE_LOOPS
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 namespace avx2 {
@@ -35,10 +32,9 @@ namespace avx512 {
 
 template <typename T>
 RowKernels<T> chosen() {
-#ifdef CELLCAM_WIDE_ROWS
-  const std::string instructions = at::get_cpu_capability();  // of this CPU, or what ATEN_CPU_CAPABILITY asks for
-  if (instructions == "AVX512") return avx512::kernels<T>();
-  if (instructions == "AVX2") return avx2::kernels<T>();
+#ifdef CELLCAM_WIDE_LOOPS
+  if (instructions() == Instructions::avx512) return avx512::kernels<T>();
+  if (instructions() == Instructions::avx2) return avx2::kernels<T>();
 #endif
   return plain::kernels<T>();
 }

@@ -8,7 +8,7 @@ namespace cellcam::model::fused {
 
 // Convolutions of images, which have few channels: what a row of the kernel sees of NHWC pixels lies together, and is multiplied as such.
 
-// Whether this is such a convolution: NHWC, float32 on a CPU with AVX2, at most kMostChannels input channels, output channels by 16, an odd
+// Whether this is such a convolution: NHWC, float32 on a CPU with AVX2 or AVX-512, at most kMostChannels input channels, output channels by 16, an odd
 // kernel. CELLCAM_STEM_CONV=0 turns it off.
 constexpr std::int64_t kMostChannels = 8;
 bool stem_fits(const Views& x, const at::Tensor& weight, std::int64_t groups);

@@ -13,37 +13,6 @@ namespace {
 
 constexpr int kLanes = 8;
 
-inline __m256 act(__m256 sum, __m256 bias, __m256 slope) {
-  const __m256 v = _mm256_add_ps(sum, bias);
-  return _mm256_blendv_ps(v, _mm256_mul_ps(v, slope), v);  // by the sign
-}
-
-// Sums of a tile to where they go.
-template <int rows, int vectors>
-inline void store(__m256 (&sums)[rows][vectors], const SumTile& to) {
-  if (to.added) {
-#pragma GCC unroll 6
-    for (int r = 0; r < rows; ++r) {
-#pragma GCC unroll 12
-      for (int v = 0; v < vectors; ++v) sums[r][v] = _mm256_add_ps(sums[r][v], _mm256_loadu_ps(to.sums + r * to.step + v * kLanes));
-    }
-  }
-  if (to.bias != nullptr) {
-    const __m256 slope = _mm256_set1_ps(to.slope);
-#pragma GCC unroll 12
-    for (int v = 0; v < vectors; ++v) {
-      const __m256 bias = _mm256_loadu_ps(to.bias + v * kLanes);
-#pragma GCC unroll 6
-      for (int r = 0; r < rows; ++r) sums[r][v] = act(sums[r][v], bias, slope);
-    }
-  }
-#pragma GCC unroll 6
-  for (int r = 0; r < rows; ++r) {
-#pragma GCC unroll 12
-    for (int v = 0; v < vectors; ++v) _mm256_storeu_ps(to.sums + r * to.step + v * kLanes, sums[r][v]);
-  }
-}
-
 inline void ask(const float* x) { _mm_prefetch(reinterpret_cast<const char*>(x), _MM_HINT_T0); }
 
 inline __m256i first_lanes(std::int64_t count) {

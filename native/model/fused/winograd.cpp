@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/fused/conv_views.h"
+#include "model/fused/cpu.h"
 #include "model/fused/pixels.h"
 #include "model/fused/threads.h"
 #include "model/fused/winograd_loops.h"
@@ -21,9 +22,11 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr std::int64_t kPadding = 16;  // floats: without them the 36 places of a value would share one set of the cache
-// Floats of what is transformed at a time. Where the weights fit into a core's cache, threads take blocks of their own, which do so too; else
-// they share each block, which has as many as the weights, that are read once for each.
-constexpr std::int64_t kOwnBlock = std::int64_t{1} << 16, kOwnWeights = std::int64_t{1} << 18, kSharedBlock = std::int64_t{1} << 19;
+// Floats of what is transformed at a time. Where the weights are few enough, threads take blocks of their own, which fill half of a core's second
+// cache; else they share each block, which has as many as the weights, that are read once for each.
+std::int64_t own_block() { return second_cache() / 2; }
+std::int64_t own_weights() { return second_cache() * 2; }
+constexpr std::int64_t kSharedBlock = std::int64_t{1} << 19;
 constexpr std::int64_t kFewest = 6;  // tiles of a block
 constexpr std::int64_t kPart = 8;    // panels of outputs whose weights' gradients are summed up within a core's cache
 constexpr std::int64_t kChunk = 2;   // panels that a thread takes at least, where there are groups: two cache lines of a pixel
@@ -152,13 +155,13 @@ class Schedule {
   }
 
   // Whether threads share blocks.
-  bool shared() const { return chunks_ == 1 && weights_ > kOwnWeights; }
+  bool shared() const { return chunks_ == 1 && weights_ > own_weights(); }
 
   // f(chunk, tiles, how many, memory) for all of them. Where threads share blocks, work is to be shared within f; else one of them does it all.
   template <typename F>
   void for_blocks(const F& f) const {
     if (shared()) return for_shared(f);
-    const std::int64_t threads = at::get_num_threads(), blocks = (blocks_of(kOwnBlock, group_.in) + threads - 1) / threads * threads;
+    const std::int64_t threads = at::get_num_threads(), blocks = (blocks_of(own_block(), group_.in) + threads - 1) / threads * threads;
     Numbers numbers(chunks_ * blocks);
     on_all_threads([&] {
       Memory memory;
@@ -170,7 +173,7 @@ class Schedule {
   template <typename F>
   void for_chunks(const F& f) const {
     if (chunks_ == 1) return for_shared(f);
-    const std::int64_t blocks = blocks_of(kOwnBlock, group_.in);
+    const std::int64_t blocks = blocks_of(own_block(), group_.in);
     Numbers numbers(chunks_);
     on_all_threads([&] {
       Memory memory;

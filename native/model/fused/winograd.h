@@ -9,8 +9,8 @@ namespace cellcam::model::fused {
 // 3x3 convolutions with stride 1 and one pixel of zeros around the input, by Winograd's minimal filtering (winograd_loops.h): a quarter of the
 // multiplications.
 
-// Whether these are such: NHWC, float32 on a CPU with AVX2, channels of a group by 16, and enough pixels for what transforming the weight costs, which is
-// kept where `weight_kept`. CELLCAM_WINOGRAD=0 turns it off.
+// Whether these are such: NHWC, float32 on a CPU with AVX2 or AVX-512, channels of a group by 16, and enough pixels for what transforming the weight
+// costs, which is kept where `weight_kept`. CELLCAM_WINOGRAD=0 turns it off.
 bool winograd_fits(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t groups, bool weight_kept);
 
 // The convolution of both views (N, C, H, W) with weight (K, C / groups, 3, 3).

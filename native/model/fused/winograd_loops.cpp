@@ -1,237 +1,39 @@
 #include "model/fused/winograd_loops.h"
 
-#include <ATen/Version.h>
+#include "model/fused/cpu.h"
 
-#include <string>
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CELLCAM_WINOGRAD_LOOPS
+#ifdef CELLCAM_WIDE_LOOPS
 #include <immintrin.h>
 #endif
 
 namespace cellcam::model::fused {
 
-#ifdef CELLCAM_WINOGRAD_LOOPS
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-
+#ifdef CELLCAM_WIDE_LOOPS
 namespace {
 
-constexpr int kLanes = 8;
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+namespace avx2 {
+#include "model/fused/vectors/avx2.h"
+#include "model/fused/vectors/winograd.h"
+}  // namespace avx2
+#pragma GCC pop_options
 
-// The points 0, a, -a, b, -b and infinity.
-constexpr float a = 0.75f, b = 1.5f, aa = a * a, bb = b * b;
-constexpr float kInner = 1 / (2 * aa * (aa - bb)), kOuter = 1 / (2 * bb * (bb - aa));  // what G's rows of a and b are divided by
-
-struct Vector {
-  __m256 v;
-  static Vector load(const float* p) { return {_mm256_loadu_ps(p)}; }
-  static Vector zero() { return {_mm256_setzero_ps()}; }
-  void store(float* p) const { _mm256_storeu_ps(p, v); }
-};
-inline Vector operator+(Vector x, Vector y) { return {_mm256_add_ps(x.v, y.v)}; }
-inline Vector operator-(Vector x, Vector y) { return {_mm256_sub_ps(x.v, y.v)}; }
-inline Vector operator*(float f, Vector x) { return {_mm256_mul_ps(_mm256_set1_ps(f), x.v)}; }
-inline Vector add(float f, Vector x, Vector y) { return {_mm256_fmadd_ps(_mm256_set1_ps(f), x.v, y.v)}; }  // f x + y
-
-// One dimension of each transform: from n values to n others.
-struct OfPatch {
-  static constexpr int kFrom = 6, kTo = 6;
-  static void apply(const Vector (&d)[6], Vector (&t)[6]) {
-    const Vector even_a = add(-bb, d[2], d[4]), odd_a = a * add(-bb, d[1], d[3]), even_b = add(-aa, d[2], d[4]), odd_b = b * add(-aa, d[1], d[3]);
-    t[0] = add(aa * bb, d[0], add(-(aa + bb), d[2], d[4]));
-    t[1] = even_a + odd_a;
-    t[2] = even_a - odd_a;
-    t[3] = even_b + odd_b;
-    t[4] = even_b - odd_b;
-    t[5] = add(aa * bb, d[1], add(-(aa + bb), d[3], d[5]));
-  }
-};
-
-struct OfOutputs {
-  static constexpr int kFrom = 6, kTo = 4;
-  static void apply(const Vector (&m)[6], Vector (&y)[4]) {
-    const Vector sum_a = m[1] + m[2], less_a = m[1] - m[2], sum_b = m[3] + m[4], less_b = m[3] - m[4];
-    y[0] = m[0] + (sum_a + sum_b);
-    y[1] = add(a, less_a, b * less_b);
-    y[2] = add(aa, sum_a, bb * sum_b);
-    y[3] = add(a * aa, less_a, add(b * bb, less_b, m[5]));
-  }
-};
-
-// Transposed of OfOutputs.
-struct OfGradients {
-  static constexpr int kFrom = 4, kTo = 6;
-  static void apply(const Vector (&y)[4], Vector (&m)[6]) {
-    const Vector even_a = add(aa, y[2], y[0]), odd_a = add(a * aa, y[3], a * y[1]), even_b = add(bb, y[2], y[0]), odd_b = add(b * bb, y[3], b * y[1]);
-    m[0] = y[0];
-    m[1] = even_a + odd_a;
-    m[2] = even_a - odd_a;
-    m[3] = even_b + odd_b;
-    m[4] = even_b - odd_b;
-    m[5] = y[3];
-  }
-};
-
-struct OfWeights {
-  static constexpr int kFrom = 3, kTo = 6;
-  static void apply(const Vector (&g)[3], Vector (&u)[6]) {
-    const Vector even_a = kInner * add(aa, g[2], g[0]), odd_a = (kInner * a) * g[1], even_b = kOuter * add(bb, g[2], g[0]), odd_b = (kOuter * b) * g[1];
-    u[0] = (1 / (aa * bb)) * g[0];
-    u[1] = even_a + odd_a;
-    u[2] = even_a - odd_a;
-    u[3] = even_b + odd_b;
-    u[4] = even_b - odd_b;
-    u[5] = g[2];
-  }
-};
-
-// Transposed of OfWeights.
-struct OfWeightGradients {
-  static constexpr int kFrom = 6, kTo = 3;
-  static void apply(const Vector (&u)[6], Vector (&g)[3]) {
-    const Vector sum_a = kInner * (u[1] + u[2]), less_a = kInner * (u[1] - u[2]), sum_b = kOuter * (u[3] + u[4]), less_b = kOuter * (u[3] - u[4]);
-    g[0] = add(1 / (aa * bb), u[0], sum_a + sum_b);
-    g[1] = add(a, less_a, b * less_b);
-    g[2] = add(aa, sum_a, add(bb, sum_b, u[5]));
-  }
-};
-
-// Both dimensions: read(row, column) gives kFrom x kFrom values, write(row, column, value) takes kTo x kTo.
-template <typename Transform, typename Read, typename Write>
-inline void transform(const Read& read, const Write& write) {
-  constexpr int from = Transform::kFrom, to = Transform::kTo;
-  Vector half[to][from];
-#pragma GCC unroll 6
-  for (int column = 0; column < from; ++column) {
-    Vector in[from], out[to];
-#pragma GCC unroll 6
-    for (int row = 0; row < from; ++row) in[row] = read(row, column);
-    Transform::apply(in, out);
-#pragma GCC unroll 6
-    for (int row = 0; row < to; ++row) half[row][column] = out[row];
-  }
-#pragma GCC unroll 6
-  for (int row = 0; row < to; ++row) {
-    Vector out[to];
-    Transform::apply(half[row], out);
-#pragma GCC unroll 6
-    for (int column = 0; column < to; ++column) write(row, column, out[column]);
-  }
-}
-
-template <typename Transform>
-inline void from_pixels(const float* x, const Pixels& at, float* out, std::int64_t apart) {
-  constexpr int n = Transform::kFrom;
-  const bool inside = at.top <= 0 && at.left <= 0 && at.bottom >= n && at.right >= n;
-  // What the next tile reads besides: pixels of many channels are too far apart for the memory to foresee it.
-  for (int row = 0; row < n; ++row) {
-    for (int column = 0; column < kTile; ++column) _mm_prefetch(reinterpret_cast<const char*>(x + row * at.row + (n + column) * at.pixel), _MM_HINT_T0);
-  }
-  for (int lane = 0; lane < kPanel; lane += kLanes, x += kLanes, out += kLanes) {
-    const auto write = [&](int row, int column, Vector v) { v.store(out + (row * kPatch + column) * apart); };
-    if (inside) {
-      transform<Transform>([&](int row, int column) { return Vector::load(x + row * at.row + column * at.pixel); }, write);
-    } else {
-      transform<Transform>(
-          [&](int row, int column) {
-            const bool exists = row >= at.top && row < at.bottom && column >= at.left && column < at.right;
-            return exists ? Vector::load(x + row * at.row + column * at.pixel) : Vector::zero();
-          },
-          write);
-    }
-  }
-}
-
-void patch(const float* x, const Pixels& at, float* out, std::int64_t apart) { from_pixels<OfPatch>(x, at, out, apart); }
-
-void spread(const float* dy, const Pixels& at, float* out, std::int64_t apart) { from_pixels<OfGradients>(dy, at, out, apart); }
-
-void outputs(const float* sums, std::int64_t apart, const float* bias, const float* residual, float slope, float* y, const Pixels& at) {
-  const __m256 factor = _mm256_set1_ps(slope);
-  for (int lane = 0; lane < kPanel; lane += kLanes) {
-    const Vector shift = bias == nullptr ? Vector::zero() : Vector::load(bias + lane);
-    transform<OfOutputs>([&](int row, int column) { return Vector::load(sums + lane + (row * kPatch + column) * apart); },
-                         [&](int row, int column, Vector v) {
-                           if (row >= at.bottom || column >= at.right) return;
-                           const std::int64_t to = row * at.row + column * at.pixel + lane;
-                           v = v + shift;
-                           if (residual != nullptr) v = v + Vector::load(residual + to);
-                           Vector{_mm256_blendv_ps(v.v, _mm256_mul_ps(v.v, factor), v.v)}.store(y + to);
-                         });
-  }
-}
-
-// Eight rows of eight values become its columns.
-inline void transpose(const float* from, std::int64_t row, float* to) {
-  __m256 r[8], t[8];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * row);
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
-    r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
-    r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
-    r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    _mm256_storeu_ps(to + i * kLanes, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-    _mm256_storeu_ps(to + (i + 4) * kLanes, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-  }
-}
-
-void weights(const float* w, std::int64_t in, float* out, std::int64_t apart) {
-  float taps[9][kLanes][kLanes];  // of 8 input channels, 8 output channels
-  for (std::int64_t i = 0; i < in; i += kLanes) {
-    for (int lane = 0; lane < kPanel; lane += kLanes) {
-      for (int tap = 0; tap < 9; ++tap) transpose(w + (lane * 9 + tap) * in + i, 9 * in, taps[tap][0]);
-      for (int j = 0; j < kLanes; ++j) {
-        float* to = out + (i + j) * kPanel + lane;
-        transform<OfWeights>([&](int row, int column) { return Vector::load(taps[row * 3 + column][j]); },
-                             [&](int row, int column, Vector v) { v.store(to + (row * kPatch + column) * apart); });
-      }
-    }
-  }
-}
-
-void weights_back(const float* w, std::int64_t out, std::int64_t in, float* u, std::int64_t apart) {
-  for (std::int64_t k = 0; k < out; ++k, w += 9 * in, u += kPanel) {
-    for (int lane = 0; lane < kPanel; lane += kLanes) {
-      transform<OfWeights>([&](int row, int column) { return Vector::load(w + (8 - (row * 3 + column)) * in + lane); },
-                           [&](int row, int column, Vector v) { v.store(u + (row * kPatch + column) * apart + lane); });
-    }
-  }
-}
-
-void weight_gradient(const float* du, std::int64_t apart, std::int64_t out, std::int64_t in, float* dw) {
-  for (std::int64_t k = 0; k < out; ++k, du += kPanel, dw += 9 * in) {
-    for (int lane = 0; lane < kPanel; lane += kLanes) {
-      transform<OfWeightGradients>([&](int row, int column) { return Vector::load(du + (row * kPatch + column) * apart + lane); },
-                                   [&](int row, int column, Vector v) {
-                                     float* to = dw + (row * 3 + column) * in + lane;
-                                     (v + Vector::load(to)).store(to);
-                                   });
-    }
-  }
-}
-
-constexpr WinogradLoops kLoops{patch, spread, outputs, weights, weights_back, weight_gradient};
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,fma")
+namespace avx512 {
+#include "model/fused/vectors/avx512.h"
+#include "model/fused/vectors/winograd.h"
+}  // namespace avx512
+#pragma GCC pop_options
 
 }  // namespace
-
-#pragma GCC pop_options
 #endif
 
 const WinogradLoops* winograd_loops() {
-#ifdef CELLCAM_WINOGRAD_LOOPS
-  static const std::string instructions = at::get_cpu_capability();  // of this CPU, or what ATEN_CPU_CAPABILITY asks for
-  if (instructions == "AVX2") return &kLoops;
+#ifdef CELLCAM_WIDE_LOOPS
+  if (instructions() == Instructions::avx512) return &avx512::kLoops;
+  if (instructions() == Instructions::avx2) return &avx2::kLoops;
 #endif
   return nullptr;
 }

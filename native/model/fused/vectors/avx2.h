@@ -1,0 +1,21 @@
+// Vectors of float32 for loops that are compiled for AVX2 (vector.h).
+
+constexpr int kLanes = 8;
+
+struct Vector {
+  __m256 v;
+  static Vector load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vector all(float value) { return {_mm256_set1_ps(value)}; }
+  static Vector zero() { return {_mm256_setzero_ps()}; }
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+  void stream(float* p) const { store(p); }  // half a line would take longer past the cache
+};
+inline void streamed() {}
+inline Vector operator+(Vector x, Vector y) { return {_mm256_add_ps(x.v, y.v)}; }
+inline Vector operator-(Vector x, Vector y) { return {_mm256_sub_ps(x.v, y.v)}; }
+inline Vector operator*(Vector x, Vector y) { return {_mm256_mul_ps(x.v, y.v)}; }
+inline Vector add(Vector x, Vector y, Vector z) { return {_mm256_fmadd_ps(x.v, y.v, z.v)}; }  // x y + z
+// x, or slope x, by the sign of x.
+inline Vector act(Vector x, Vector slope) { return {_mm256_blendv_ps(x.v, _mm256_mul_ps(x.v, slope.v), x.v)}; }
+
+#include "model/fused/vectors/vector.h"
