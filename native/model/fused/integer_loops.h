@@ -9,7 +9,7 @@ namespace cellcam::model::fused {
 // multiplied and added by one instruction, summed up by a second: half as many multiplications as with floats, 1.5 times as fast where measured. A row or column with a
 // value that is not finite gives NaN alone.
 // Method: Das et al., Mixed Precision Training of Convolutional Neural Networks using Integer Operations, 2018, which train residual networks so.
-// A piece is 8 floats of scales and (depth / 2, kPiece) pairs, a panel kPanel scales and (depth / 2, kPanel) pairs.
+// A piece is 8 floats of scales and (depth / 2, 6) pairs, a panel kPanel scales and (depth / 2, kPanel) pairs.
 
 // For this CPU; null where it has no such vectors.
 const TileLoops* integer_loops();

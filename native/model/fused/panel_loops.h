@@ -3,8 +3,8 @@
 
 namespace cellcam::model::fused {
 
-// Matrix products of float32 whose columns are cut into panels of kPanel, two vectors: (columns / kPanel, rows, kPanel). What one loop reads lies
-// together.
+// Matrix products of float32 whose columns are cut into panels of kPanel, one vector of AVX-512 or two of AVX2: (columns / kPanel, rows, kPanel).
+// What one loop reads lies together.
 constexpr std::int64_t kPanel = 16;
 
 struct PanelLoops {
