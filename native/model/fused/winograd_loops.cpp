@@ -3,7 +3,7 @@
 #include "model/fused/cpu.h"
 
 #ifdef CELLCAM_WIDE_LOOPS
-#include <immintrin.h>
+#include "model/fused/tile_loops.h"
 #endif
 
 namespace cellcam::model::fused {

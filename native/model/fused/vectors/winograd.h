@@ -133,27 +133,13 @@ void outputs(const float* sums, std::int64_t apart, const float* bias, const flo
 }
 
 // Eight rows of eight values become columns, `column` floats apart.
-inline void transpose(const float* from, std::int64_t row, float* to, std::int64_t column) {
-  __m256 r[8], t[8];
+inline void transpose_block(const float* from, std::int64_t row, float* to, std::int64_t column) {
+  __m256 v[8];
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * row);
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
-    r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
-    r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
-    r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    _mm256_storeu_ps(to + i * column, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-    _mm256_storeu_ps(to + (i + 4) * column, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-  }
+  for (int i = 0; i < 8; ++i) v[i] = _mm256_loadu_ps(from + i * row);
+  transpose(v);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) _mm256_storeu_ps(to + i * column, v[i]);
 }
 
 void weights(const float* w, std::int64_t in, float* out, std::int64_t apart) {
@@ -162,7 +148,9 @@ void weights(const float* w, std::int64_t in, float* out, std::int64_t apart) {
   for (std::int64_t i = 0; i < in; i += kBlock) {
     for (int lane = 0; lane < kPanel; lane += kLanes) {
       for (int tap = 0; tap < 9; ++tap) {
-        for (int block = 0; block < kLanes; block += kBlock) transpose(w + ((lane + block) * 9 + tap) * in + i, 9 * in, taps[tap][0] + block, kLanes);
+        for (int block = 0; block < kLanes; block += kBlock) {
+          transpose_block(w + ((lane + block) * 9 + tap) * in + i, 9 * in, taps[tap][0] + block, kLanes);
+        }
       }
       for (int j = 0; j < kBlock; ++j) {
         float* to = out + (i + j) * kPanel + lane;
