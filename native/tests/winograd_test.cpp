@@ -13,10 +13,11 @@ namespace {
 using model::Views;
 using model::fused::kNhwc;
 
-// Whole tiles; fewer pixels than a tile at two edges; another number of outputs; groups of one panel, of two, and of different numbers in and
-// out; weights that threads share, in one block of tiles and in several.
-constexpr ConvCase kCases[] = {{4, 16, 16, 3, 1, 1, 12, 16},   {3, 32, 32, 3, 1, 1, 13, 19},  {2, 16, 48, 3, 1, 1, 9, 30},   {2, 64, 64, 3, 1, 4, 14, 21},
-                               {2, 128, 128, 3, 1, 4, 15, 18}, {2, 128, 64, 3, 1, 4, 17, 11}, {4, 128, 96, 3, 1, 1, 12, 11}, {5, 128, 128, 3, 1, 1, 30, 31}};
+// Whole tiles; fewer pixels than a tile at two edges; more outputs, and fewer, an odd number of panels of either; groups of one panel, of two, and of
+// different numbers in and out; weights that threads share with any cache, in one block of tiles and in several.
+constexpr ConvCase kCases[] = {{4, 16, 16, 3, 1, 1, 12, 16},   {3, 32, 32, 3, 1, 1, 13, 19},  {2, 16, 48, 3, 1, 1, 9, 30},
+                               {2, 48, 32, 3, 1, 1, 11, 17},   {2, 64, 64, 3, 1, 4, 14, 21},  {2, 128, 128, 3, 1, 4, 15, 18},
+                               {2, 128, 64, 3, 1, 4, 17, 11},  {4, 192, 160, 3, 1, 1, 12, 11}, {5, 192, 192, 3, 1, 1, 30, 31}};
 constexpr double kTolerance = 4e-6;  // up to 2e-6; of direct convolutions 1e-6
 
 const Register minimal("convolutions by minimal filtering: outputs and gradients, on one thread and on several", [] {

@@ -8,11 +8,13 @@ namespace cellcam::model::fused {
 constexpr std::int64_t kPanel = 16;
 
 struct PanelLoops {
-  // c (rows, kPanel) = the product of a (panels, rows, kPanel), seen as (rows, panels * kPanel), and b (panels * kPanel, kPanel).
-  void (*multiply)(const float* a, std::int64_t rows, std::int64_t panels, const float* b, float* c);
+  // c (rows, kPanel) = the product of a (panels, rows, kPanel), seen as (rows, panels * kPanel), and b (panels * kPanel, kPanel), added to what c
+  // holds if `adds`.
+  void (*multiply)(const float* a, std::int64_t rows, std::int64_t panels, const float* b, float* c, bool adds);
 
-  // c (kPanel, kPanel) = the product of a (rows, kPanel) transposed and b (rows, kPanel), added to what c holds if `adds`.
-  void (*multiply_transposed)(const float* a, const float* b, std::int64_t rows, bool adds, float* c);
+  // The products of a (rows, kPanel) transposed and each of `panels` panels, 1 or 2, of b (panels, rows, kPanel), to (kPanel, kPanel) at c and
+  // `apart` floats after it.
+  void (*multiply_transposed)(const float* a, const float* b, std::int64_t rows, std::int64_t panels, float* c, std::int64_t apart);
 };
 
 // For this CPU; null where it has no such vectors.

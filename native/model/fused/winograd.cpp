@@ -1,17 +1,13 @@
 #include "model/fused/winograd.h"
 
-#include <ATen/Functions.h>
 #include <ATen/autocast_mode.h>
 
 #include <algorithm>
-#include <type_traits>
-#include <vector>
 
 #include "model/fused/conv_views.h"
-#include "model/fused/cpu.h"
 #include "model/fused/pixels.h"
 #include "model/fused/threads.h"
-#include "model/fused/winograd_loops.h"
+#include "model/fused/winograd_schedule.h"
 #include "model/switches.h"
 
 namespace cellcam::model::fused {
@@ -21,196 +17,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t kPadding = 16;  // floats: without them the 36 places of a value would share one set of the cache
-// Floats of what is transformed at a time. Where the weights are few enough, threads take blocks of their own, which fill half of a core's second
-// cache; else they share each block, which has as many as the weights, that are read once for each.
-std::int64_t own_block() { return second_cache() / 2; }
-std::int64_t own_weights() { return second_cache() * 2; }
-constexpr std::int64_t kSharedBlock = std::int64_t{1} << 19;
-constexpr std::int64_t kFewest = 6;  // tiles of a block
-constexpr std::int64_t kPart = 8;    // panels of outputs whose weights' gradients are summed up within a core's cache
-constexpr std::int64_t kChunk = 2;   // panels that a thread takes at least, where there are groups: two cache lines of a pixel
-
-// Memory for one thing after the other.
-class Scratch {
- public:
-  float* floats(std::int64_t count) {
-    if (!memory_.defined() || memory_.numel() < count) memory_ = at::empty({count}, at::kFloat);
-    return memory_.data_ptr<float>();
-  }
-
- private:
-  at::Tensor memory_;
-};
-
-// The 36 matrices (panels, rows, kPanel) of winograd_loops.h.
-class Matrices {
- public:
-  Matrices(Scratch& scratch, std::int64_t rows, std::int64_t channels) : Matrices(rows, channels) {
-    data_ = scratch.floats(kPlaces * apart_);
-  }
-  // Of weights, which keep their memory.
-  Matrices(const at::Tensor& memory, std::int64_t rows) : data_(memory.data_ptr<float>()), rows_(rows), apart_(memory.size(1)) {}
-
-  static at::Tensor memory(std::int64_t rows, std::int64_t channels, const at::Tensor& like) {
-    return at::empty({kPlaces, Matrices(rows, channels).apart_}, like.options().memory_format(c10::nullopt));
-  }
-
-  std::int64_t apart() const { return apart_; }
-  float* at(std::int64_t panel, std::int64_t row) const { return data_ + (panel * rows_ + row) * kPanel; }
-  float* at(std::int64_t place, std::int64_t panel, std::int64_t row) const { return at(panel, row) + place * apart_; }
-
- private:
-  Matrices(std::int64_t rows, std::int64_t channels) : rows_(rows), apart_(rows * channels + kPadding) {}
-
-  float* data_ = nullptr;
-  std::int64_t rows_, apart_;
-};
-
-// 4 x 4 pixels of an image of a view, fewer at its lower and right edges.
-struct Tile {
-  std::size_t view;
-  std::int64_t image, row, column;
-};
-
-std::vector<Tile> tiles_of(const variable_list& views) {
-  std::vector<Tile> tiles;
-  for (std::size_t v = 0; v < views.size(); ++v) {
-    for (std::int64_t image = 0; image < views[v].size(0); ++image) {
-      for (std::int64_t row = 0; row < views[v].size(2); row += kTile) {
-        for (std::int64_t column = 0; column < views[v].size(3); column += kTile) tiles.push_back({v, image, row, column});
-      }
-    }
-  }
-  return tiles;
-}
-
-// Where a panel of a tile begins, with `border` pixels around it, in NHWC tensors that are read (const float) or written (float).
-template <typename T>
-class Places {
- public:
-  explicit Places(const variable_list& views) {
-    for (const at::Tensor& x : views) views_.push_back({data_of(x), x.size(1), x.size(2), x.size(3)});
-  }
-
-  T* data(const Tile& t, std::int64_t panel, std::int64_t border) const {
-    const View& v = views_[t.view];
-    return v.data + ((t.image * v.height + t.row - border) * v.width + t.column - border) * v.channels + panel * kPanel;
-  }
-
-  Pixels pixels(const Tile& t, std::int64_t border) const {
-    const View& v = views_[t.view];
-    const auto first = [&](std::int64_t position) { return std::max<std::int64_t>(0, border - position); };
-    return {v.width * v.channels, v.channels, first(t.row), v.height - t.row + border, first(t.column), v.width - t.column + border};
-  }
-
- private:
-  struct View {
-    T* data;
-    std::int64_t channels, height, width;
-  };
-  static T* data_of(const at::Tensor& x) {
-    if constexpr (std::is_const_v<T>) return x.const_data_ptr<float>();
-    else return x.mutable_data_ptr<float>();
-  }
-  std::vector<View> views_;
-};
-
-// f(i, j) for i below `first` and j below `second`, in parallel.
-template <typename F>
-void for_pairs(std::int64_t first, std::int64_t second, const F& f) {
-  for_stretches(first * second, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) f(i / second, i % second);
-  });
-}
-
-// The channels of a group, by panels.
-struct Group {
-  std::int64_t in, out;
-
-  Group(const at::Tensor& weight, std::int64_t groups) : in(weight.size(1)), out(weight.size(0) / groups) {}
-  Group(std::int64_t in_, std::int64_t out_) : in(in_), out(out_) {}
-  Group reversed() const { return {out, in}; }
-};
-
-// Panels of channels that have nothing to do with others: whole groups.
-struct Chunk {
-  std::int64_t first_in, in, first_out, out;
-  // The first panel of inputs, from first_in on, that lead to a panel of outputs.
-  std::int64_t input_of(std::int64_t output, const Group& group) const { return output / (group.out / kPanel) * (group.in / kPanel); }
-};
-
-struct Memory {
-  Scratch first, second;
-};
-
-// How a convolution's work is cut into chunks of channels and blocks of tiles.
-class Schedule {
- public:
-  Schedule(const variable_list& x, const Group& group) : group_(group), tiles_(tiles_of(x)) {
-    const std::int64_t in = group.in / kPanel, groups = x[0].size(1) / group.in;
-    each_ = std::min(groups, (kChunk + in - 1) / in);
-    chunks_ = groups / each_;
-    weights_ = each_ * kPlaces * group.in * group.out;
-  }
-
-  // Whether threads share blocks.
-  bool shared() const { return chunks_ == 1 && weights_ > own_weights(); }
-
-  // f(chunk, tiles, how many, memory) for all of them. Where threads share blocks, work is to be shared within f; else one of them does it all.
-  template <typename F>
-  void for_blocks(const F& f) const {
-    if (shared()) return for_shared(f);
-    const std::int64_t threads = at::get_num_threads(), blocks = (blocks_of(own_block(), group_.in) + threads - 1) / threads * threads;
-    Numbers numbers(chunks_ * blocks);
-    on_all_threads([&] {
-      Memory memory;
-      numbers.each([&](std::int64_t i) { run(i / blocks, i % blocks, blocks, memory, f); });
-    });
-  }
-
-  // The same where no thread may work on the weights of another: only a single chunk is shared.
-  template <typename F>
-  void for_chunks(const F& f) const {
-    if (chunks_ == 1) return for_shared(f);
-    const std::int64_t blocks = blocks_of(own_block(), group_.in);
-    Numbers numbers(chunks_);
-    on_all_threads([&] {
-      Memory memory;
-      numbers.each([&](std::int64_t chunk) {
-        for (std::int64_t i = 0; i < blocks; ++i) run(chunk, i, blocks, memory, f);
-      });
-    });
-  }
-
- private:
-  std::int64_t count() const { return static_cast<std::int64_t>(tiles_.size()); }
-  std::int64_t shared_blocks() const { return blocks_of(std::max(kSharedBlock, weights_), group_.in + group_.out); }
-
-  // Blocks of so many floats, of the transforms of so many channels of a group.
-  std::int64_t blocks_of(std::int64_t floats, std::int64_t channels) const {
-    const std::int64_t most = std::max(kFewest, floats / (kPlaces * each_ * channels));
-    return (count() + most - 1) / most;
-  }
-
-  template <typename F>
-  void for_shared(const F& f) const {
-    const std::int64_t blocks = shared_blocks();
-    Memory memory;
-    for (std::int64_t i = 0; i < blocks; ++i) run(0, i, blocks, memory, f);
-  }
-
-  // One of a chunk's blocks.
-  template <typename F>
-  void run(std::int64_t chunk, std::int64_t i, std::int64_t blocks, Memory& memory, const F& f) const {
-    const std::int64_t in = each_ * group_.in / kPanel, out = each_ * group_.out / kPanel, first = count() * i / blocks, next = count() * (i + 1) / blocks;
-    if (next > first) f(Chunk{chunk * in, in, chunk * out, out}, tiles_.data() + first, next - first, memory);
-  }
-
-  Group group_;
-  std::vector<Tile> tiles_;
-  std::int64_t each_, chunks_, weights_;  // groups of a chunk, chunks, transformed weights of one
-};
+constexpr std::int64_t kSets = 4;  // of panels of outputs, for each thread: with a set it goes through all inputs
+constexpr std::int64_t kPart = 8;  // panels of outputs whose weights' gradients are summed up within a core's cache
 
 // Transforms `panels` panels of tiles, which begin with `border` pixels more.
 Matrices transformed(const Places<const float>& x, const Tile* tiles, std::int64_t count, std::int64_t first, std::int64_t panels, Scratch& scratch,
@@ -222,6 +30,45 @@ Matrices transformed(const Places<const float>& x, const Tile* tiles, std::int64
   return out;
 }
 
+// Where the weights of a panel of inputs begin in (out, 3, 3, in).
+std::int64_t first_weight(const Group& group, std::int64_t panel) {
+  const std::int64_t panels = group.in / kPanel;
+  return panel / panels * group.out * 9 * group.in + panel % panels * kPanel;
+}
+
+// Weights (out, 3, 3, in) to be transformed: for the convolution, or for the one that leads from its output's gradient to its input's.
+class Weights {
+ public:
+  Weights(const at::Tensor& weight, const Group& group, bool back) : weight_(weight), group_(group), back_(back) {}
+
+  // Of the convolution that they are transformed for.
+  Group group() const { return back_ ? group_.reversed() : group_; }
+
+  // `count` rows of a panel from `first` on.
+  void transform(std::int64_t panel, std::int64_t first, std::int64_t count, const Matrices& to, std::int64_t to_panel) const {
+    const WinogradLoops& loops = *winograd_loops();
+    const std::int64_t in = group_.in;
+    float* out = to.at(to_panel, 0);
+    if (back_) loops.weights_back(floats(weight_) + first_weight(group_, panel) + first * 9 * in, in, count, out, to.apart());
+    else loops.weights(floats(weight_) + panel * kPanel * 9 * in + first, in, count, out, to.apart());
+  }
+
+  at::Tensor transformed() const {
+    const std::int64_t rows = group().in, panels = weight_.size(0) / group_.out * group().out / kPanel;
+    const at::Tensor memory = Matrices::memory(rows, panels * kPanel, weight_);
+    const Matrices to(memory, rows);
+    for_stretches(panels, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t p = begin; p < end; ++p) transform(p, 0, rows, to, p);
+    });
+    return memory;
+  }
+
+ private:
+  const at::Tensor& weight_;
+  Group group_;
+  bool back_;
+};
+
 struct After {
   const float* bias = nullptr;
   Slope slope = 1;
@@ -229,12 +76,12 @@ struct After {
 };
 
 // y = act(conv(x) + bias + y), from transformed weights.
-void convolve(const variable_list& x, const Group& group, const at::Tensor& weight, const variable_list& y, const After& after = {}) {
+void convolve(const variable_list& x, const Schedule& schedule, const Group& group, const at::Tensor& weight, const variable_list& y,
+              const After& after = {}) {
   const WinogradLoops& loops = *winograd_loops();
   const Matrices w(weight, group.in);
   const Places<const float> from(x);
   const Places<float> to(y);
-  const Schedule schedule(x, group);
   schedule.for_blocks([&](const Chunk& chunk, const Tile* tiles, std::int64_t count, Memory& memory) {
     const Matrices patches = transformed(from, tiles, count, chunk.first_in, chunk.in, memory.first, loops.patch, 1);
     const std::int64_t step = schedule.shared() ? chunk.out : 1;
@@ -242,7 +89,7 @@ void convolve(const variable_list& x, const Group& group, const at::Tensor& weig
     for (std::int64_t first = 0; first < chunk.out; first += step) {
       for_pairs(kPlaces, step, [&](std::int64_t place, std::int64_t p) {
         panel_loops()->multiply(patches.at(place, chunk.input_of(first + p, group), 0), count, group.in / kPanel,
-                                w.at(place, chunk.first_out + first + p, 0), sums.at(place, p, 0));
+                                w.at(place, chunk.first_out + first + p, 0), sums.at(place, p, 0), false);
       });
       for_pairs(count, step, [&](std::int64_t t, std::int64_t p) {
         const std::int64_t panel = chunk.first_out + first + p;
@@ -254,45 +101,70 @@ void convolve(const variable_list& x, const Group& group, const at::Tensor& weig
   });
 }
 
-// Where the weights of a panel of inputs begin in (out, 3, 3, in).
-std::int64_t first_weight(const Group& group, std::int64_t panel) {
-  const std::int64_t panels = group.in / kPanel;
-  return panel / panels * group.out * 9 * group.in + panel % panels * kPanel;
-}
-
-at::Tensor backward_weight(const Group& group, const at::Tensor& weight, std::int64_t in) {
-  const at::Tensor memory = Matrices::memory(group.out, in, weight);
-  const Matrices u(memory, group.out);
-  for_stretches(in / kPanel, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t p = begin; p < end; ++p) {
-      winograd_loops()->weights_back(floats(weight) + first_weight(group, p), group.out, group.in, u.at(p, 0), u.apart());
-    }
+// y = conv(x), from weights that are used this once. Where they are so many that threads share blocks, each thread transforms them a panel and some rows
+// at a time into its cache, where the patches of those rows lie already.
+void convolve(const variable_list& x, const Weights& weights, const variable_list& y) {
+  const Group group = weights.group();
+  const Schedule schedule(x, group);
+  if (!schedule.shared()) return convolve(x, schedule, group, weights.transformed(), y);
+  const WinogradLoops& loops = *winograd_loops();
+  const Places<const float> from(x);
+  const Places<float> to(y);
+  schedule.for_blocks([&](const Chunk& chunk, const Tile* tiles, std::int64_t count, Memory& memory) {
+    const Matrices patches = transformed(from, tiles, count, chunk.first_in, chunk.in, memory.first, loops.patch, 1);
+    const std::int64_t most = std::max<std::int64_t>(1, own_block() / (kPlaces * (count + kPanel) * kPanel)), parts = (chunk.in + most - 1) / most;
+    const std::int64_t sets = std::min(chunk.out, kSets * at::get_num_threads());
+    Numbers numbers(sets);
+    on_all_threads([&] {
+      Memory own;
+      numbers.each([&](std::int64_t set) {
+        const std::int64_t begin = chunk.out * set / sets, end = chunk.out * (set + 1) / sets;
+        const Matrices sums(own.first, count, (end - begin) * kPanel);
+        for (std::int64_t part = 0; part < parts; ++part) {
+          const std::int64_t first = chunk.in * part / parts, depth = chunk.in * (part + 1) / parts - first;
+          const Matrices w(own.second, depth * kPanel, kPanel);
+          for (std::int64_t p = begin; p < end; ++p) {
+            weights.transform(chunk.first_out + p, first * kPanel, depth * kPanel, w, 0);
+            for (std::int64_t place = 0; place < kPlaces; ++place) {
+              panel_loops()->multiply(patches.at(place, first, 0), count, depth, w.at(place, 0, 0), sums.at(place, p - begin, 0), part > 0);
+            }
+            if (part + 1 < parts) continue;
+            for (std::int64_t t = 0; t < count; ++t) {
+              loops.outputs(sums.at(p - begin, t), sums.apart(), nullptr, nullptr, 1, to.data(tiles[t], chunk.first_out + p, 0), to.pixels(tiles[t], 0));
+            }
+          }
+        }
+      });
+    });
   });
-  return memory;
 }
 
 at::Tensor weight_gradient(const variable_list& x, const Group& group, const variable_list& dy, const at::Tensor& weight) {
   const WinogradLoops& loops = *winograd_loops();
   const Places<const float> from(x), to(dy);
   const std::int64_t out = group.out / kPanel, parts = (out + kPart - 1) / kPart;
-  const at::Tensor dw = at::zeros_like(weight);
+  const at::Tensor dw = at::empty_like(weight);
   float* values = dw.data_ptr<float>();
   Schedule(x, group).for_chunks([&](const Chunk& chunk, const Tile* tiles, std::int64_t count, Memory& memory) {
     const Matrices patches = transformed(from, tiles, count, chunk.first_in, chunk.in, memory.first, loops.patch, 1);
     const Matrices gradients = transformed(to, tiles, count, chunk.first_out, chunk.out, memory.second, loops.spread, 0);
-    for_stretches(chunk.in * parts, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t in = group.in / kPanel, pairs = (in + 1) / 2;  // of a group
+    for_stretches(chunk.in / in * pairs * parts, [&](std::int64_t begin, std::int64_t end) {
       Scratch scratch;
       for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t panel = i / parts, first = out * (i % parts) / parts, next = out * (i % parts + 1) / parts;
-        const Matrices sums(scratch, (next - first) * kPanel, kPanel);
+        const std::int64_t pair = i / parts, panel = pair / pairs * in + pair % pairs * 2, panels = std::min<std::int64_t>(2, in - pair % pairs * 2);
+        const std::int64_t first = out * (i % parts) / parts, next = out * (i % parts + 1) / parts;
+        const Matrices sums(scratch, (next - first) * kPanel, panels * kPanel);
         for (std::int64_t place = 0; place < kPlaces; ++place) {
           for (std::int64_t p = first; p < next; ++p) {
             panel_loops()->multiply_transposed(gradients.at(place, chunk.input_of(panel, group.reversed()) + p, 0), patches.at(place, panel, 0), count,
-                                               false, sums.at(place, 0, (p - first) * kPanel));
+                                               panels, sums.at(place, 0, (p - first) * kPanel), sums.at(1, 0) - sums.at(0, 0));
           }
         }
-        loops.weight_gradient(sums.at(0, 0), sums.apart(), (next - first) * kPanel, group.in,
-                              values + first_weight(group, chunk.first_in + panel) + first * kPanel * 9 * group.in);
+        for (std::int64_t q = 0; q < panels; ++q) {
+          loops.weight_gradient(sums.at(q, 0), sums.apart(), (next - first) * kPanel, group.in, !chunk.begins,
+                                values + first_weight(group, chunk.first_in + panel + q) + first * kPanel * 9 * group.in);
+        }
       }
     });
   });
@@ -311,7 +183,7 @@ struct WinogradConv : torch::autograd::Function<WinogradConv> {
                                const std::optional<at::Tensor>& tiles) {
     const Unrecorded unrecorded;
     const variable_list x = list_of(whole, tiles), y = empty_like(x, weight.size(0));
-    convolve(x, Group(weight, groups), winograd_weight(weight), y);
+    convolve(x, Weights(weight, Group(weight, groups), false), y);
     save(ctx, weight, groups, x);
     return y;
   }
@@ -324,7 +196,7 @@ struct WinogradConv : torch::autograd::Function<WinogradConv> {
     if (ctx->needs_input_grad(0)) out[0] = weight_gradient(x, group, dy, weight);
     if (ctx->needs_input_grad(1)) {
       const variable_list dx = empty_like(dy, x[0].size(1));
-      convolve(dy, group.reversed(), backward_weight(group, weight, x[0].size(1)), dx);
+      convolve(dy, Weights(weight, group, true), dx);
       std::copy(dx.begin(), dx.end(), out.begin() + 2);
     }
     return out;
@@ -356,20 +228,14 @@ Views winograd_conv(const Views& x, const at::Tensor& weight, std::int64_t group
 }
 
 at::Tensor winograd_weight(const at::Tensor& weight) {
-  const std::int64_t out = weight.size(0), in = weight.size(1);
-  const at::Tensor memory = Matrices::memory(in, out, weight);
-  const Matrices u(memory, in);
-  const float* w = floats(weight);
-  for_stretches(out / kPanel, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t p = begin; p < end; ++p) winograd_loops()->weights(w + p * kPanel * 9 * in, in, u.at(p, 0), u.apart());
-  });
-  return memory;
+  return Weights(weight, Group(weight.size(1), weight.size(0)), false).transformed();
 }
 
 at::Tensor winograd_conv_act(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, std::int64_t groups, Slope slope,
                              const at::Tensor& residual) {
   const variable_list y = residual.defined() ? variable_list{residual} : empty_like({x}, bias.size(0));
-  convolve({x}, Group(x.size(1) / groups, bias.size(0) / groups), weight, y, {floats(bias), slope, residual.defined()});
+  const Group group(x.size(1) / groups, bias.size(0) / groups);
+  convolve({x}, Schedule({x}, group), group, weight, y, {floats(bias), slope, residual.defined()});
   return y[0];
 }
 

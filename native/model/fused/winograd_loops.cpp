@@ -1,6 +1,7 @@
 #include "model/fused/winograd_loops.h"
 
 #include "model/fused/cpu.h"
+#include "model/fused/prefetch.h"
 
 #ifdef CELLCAM_WIDE_LOOPS
 #include "model/fused/tile_loops.h"

@@ -31,15 +31,17 @@ struct WinogradLoops {
   // A tile's outputs: y = act(sum + bias + residual). `bias` and `residual`, which lies as y does, may be null.
   void (*outputs)(const float* sums, std::int64_t apart, const float* bias, const float* residual, float slope, float* y, const Pixels& at);
 
-  // Weights from w (kPanel, 3, 3, in), which is at the panel's first output channel: rows are input channels.
-  void (*weights)(const float* w, std::int64_t in, float* out, std::int64_t apart);
+  // Weights of `count` input channels, a multiple of 8, from w (kPanel, 3, 3, in), which is at the first of them and at the panel's first output
+  // channel: rows are input channels.
+  void (*weights)(const float* w, std::int64_t in, std::int64_t count, float* out, std::int64_t apart);
 
   // The same of the convolution that leads from the output's gradient to the input's, for kPanel input channels, the first of which is
-  // at w (out, 3, 3, in): rows are output channels.
-  void (*weights_back)(const float* w, std::int64_t out, std::int64_t in, float* u, std::int64_t apart);
+  // at w (count, 3, 3, in): rows are output channels, `count` of them.
+  void (*weights_back)(const float* w, std::int64_t in, std::int64_t count, float* u, std::int64_t apart);
 
-  // Adds gradients of kPanel channels of w, (out, 3, 3, in) likewise, from those of transformed ones, rows being output channels.
-  void (*weight_gradient)(const float* du, std::int64_t apart, std::int64_t out, std::int64_t in, float* dw);
+  // Gradients of kPanel channels of w, (out, 3, 3, in) likewise, from those of transformed ones, rows being output channels; added to what dw holds if
+  // `adds`.
+  void (*weight_gradient)(const float* du, std::int64_t apart, std::int64_t out, std::int64_t in, bool adds, float* dw);
 };
 
 // For this CPU; null where it has no such vectors.

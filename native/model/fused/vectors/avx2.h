@@ -8,9 +8,7 @@ struct Vector {
   static Vector all(float value) { return {_mm256_set1_ps(value)}; }
   static Vector zero() { return {_mm256_setzero_ps()}; }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
-  void stream(float* p) const { store(p); }  // half a line would take longer past the cache
 };
-inline void streamed() {}
 inline Vector operator+(Vector x, Vector y) { return {_mm256_add_ps(x.v, y.v)}; }
 inline Vector operator-(Vector x, Vector y) { return {_mm256_sub_ps(x.v, y.v)}; }
 inline Vector operator*(Vector x, Vector y) { return {_mm256_mul_ps(x.v, y.v)}; }

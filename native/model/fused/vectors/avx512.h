@@ -8,10 +8,7 @@ struct Vector {
   static Vector all(float value) { return {_mm512_set1_ps(value)}; }
   static Vector zero() { return {_mm512_setzero_ps()}; }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
-  // Past the cache, to whole lines. Others see them after streamed().
-  void stream(float* p) const { _mm512_stream_ps(p, v); }
 };
-inline void streamed() { _mm_sfence(); }
 inline Vector operator+(Vector x, Vector y) { return {_mm512_add_ps(x.v, y.v)}; }
 inline Vector operator-(Vector x, Vector y) { return {_mm512_sub_ps(x.v, y.v)}; }
 inline Vector operator*(Vector x, Vector y) { return {_mm512_mul_ps(x.v, y.v)}; }

@@ -96,7 +96,7 @@ inline void from_pixels(const float* x, const Pixels& at, float* out, std::int64
   const bool inside = at.top <= 0 && at.left <= 0 && at.bottom >= n && at.right >= n;
   // What the next tile reads besides: pixels of many channels are too far apart for the memory to foresee it.
   for (int row = 0; row < n; ++row) {
-    for (int column = 0; column < kTile; ++column) _mm_prefetch(reinterpret_cast<const char*>(x + row * at.row + (n + column) * at.pixel), _MM_HINT_T0);
+    for (int column = 0; column < kTile; ++column) ask_for<1>(x + row * at.row + (n + column) * at.pixel);
   }
   for (int lane = 0; lane < kPanel; lane += kLanes, x += kLanes, out += kLanes) {
     const auto write = [&](int row, int column, Vector v) { v.store(out + (row * kPatch + column) * apart); };
@@ -132,20 +132,26 @@ void outputs(const float* sums, std::int64_t apart, const float* bias, const flo
   }
 }
 
+// Weights lie too far apart for the memory to foresee them: floats, and output channels, that are asked for before they are read.
+constexpr std::int64_t kAheadInputs = 32, kAheadOutputs = 4;
+
 // Eight rows of eight values become columns, `column` floats apart.
 inline void transpose_block(const float* from, std::int64_t row, float* to, std::int64_t column) {
   __m256 v[8];
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) v[i] = _mm256_loadu_ps(from + i * row);
+  for (int i = 0; i < 8; ++i) {
+    ask_for<1>(from + i * row + kAheadInputs);
+    v[i] = _mm256_loadu_ps(from + i * row);
+  }
   transpose(v);
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) _mm256_storeu_ps(to + i * column, v[i]);
 }
 
-void weights(const float* w, std::int64_t in, float* out, std::int64_t apart) {
+void weights(const float* w, std::int64_t in, std::int64_t count, float* out, std::int64_t apart) {
   constexpr int kBlock = 8;
   float taps[9][kBlock][kLanes];  // of some input channels, a vector of output channels
-  for (std::int64_t i = 0; i < in; i += kBlock) {
+  for (std::int64_t i = 0; i < count; i += kBlock) {
     for (int lane = 0; lane < kPanel; lane += kLanes) {
       for (int tap = 0; tap < 9; ++tap) {
         for (int block = 0; block < kLanes; block += kBlock) {
@@ -155,31 +161,33 @@ void weights(const float* w, std::int64_t in, float* out, std::int64_t apart) {
       for (int j = 0; j < kBlock; ++j) {
         float* to = out + (i + j) * kPanel + lane;
         transform<OfWeights>([&](int row, int column) { return Vector::load(taps[row * 3 + column][j]); },
-                             [&](int row, int column, Vector v) { v.stream(to + (row * kPatch + column) * apart); });
+                             [&](int row, int column, Vector v) { v.store(to + (row * kPatch + column) * apart); });
       }
     }
   }
-  streamed();
 }
 
-void weights_back(const float* w, std::int64_t out, std::int64_t in, float* u, std::int64_t apart) {
-  for (std::int64_t k = 0; k < out; ++k, w += 9 * in, u += kPanel) {
+void weights_back(const float* w, std::int64_t in, std::int64_t count, float* u, std::int64_t apart) {
+  for (std::int64_t k = 0; k < count; ++k, w += 9 * in, u += kPanel) {
+#pragma GCC unroll 9
+    for (int tap = 0; tap < 9; ++tap) ask_for<1>(w + (kAheadOutputs * 9 + tap) * in);
     for (int lane = 0; lane < kPanel; lane += kLanes) {
       transform<OfWeights>([&](int row, int column) { return Vector::load(w + (8 - (row * 3 + column)) * in + lane); },
-                           [&](int row, int column, Vector v) { v.stream(u + (row * kPatch + column) * apart + lane); });
+                           [&](int row, int column, Vector v) { v.store(u + (row * kPatch + column) * apart + lane); });
     }
   }
-  streamed();
 }
 
-void weight_gradient(const float* du, std::int64_t apart, std::int64_t out, std::int64_t in, float* dw) {
+void weight_gradient(const float* du, std::int64_t apart, std::int64_t out, std::int64_t in, bool adds, float* dw) {
   for (std::int64_t k = 0; k < out; ++k, du += kPanel, dw += 9 * in) {
     for (int lane = 0; lane < kPanel; lane += kLanes) {
-      transform<OfWeightGradients>([&](int row, int column) { return Vector::load(du + (row * kPatch + column) * apart + lane); },
-                                   [&](int row, int column, Vector v) {
-                                     float* to = dw + (row * 3 + column) * in + lane;
-                                     (v + Vector::load(to)).store(to);
-                                   });
+      const auto read = [&](int row, int column) { return Vector::load(du + (row * kPatch + column) * apart + lane); };
+      const auto at = [&](int row, int column) { return dw + (row * 3 + column) * in + lane; };
+      if (adds) {
+        transform<OfWeightGradients>(read, [&](int row, int column, Vector v) { (v + Vector::load(at(row, column))).store(at(row, column)); });
+      } else {
+        transform<OfWeightGradients>(read, [&](int row, int column, Vector v) { v.store(at(row, column)); });
+      }
     }
   }
 }
