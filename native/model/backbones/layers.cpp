@@ -6,6 +6,7 @@
 #include "model/fused/gpu/norm_act.h"
 #include "model/fused/grouped_conv.h"
 #include "model/fused/joint.h"
+#include "model/fused/max_pool.h"
 #include "model/fused/pointwise_conv.h"
 #include "model/fused/stem_conv.h"
 #include "model/fused/winograd.h"
@@ -57,6 +58,7 @@ torch::nn::Module& part(torch::nn::Module& parent, const std::string& name) {
 
 Views max_pool(const Views& x) {
   return x.map([](const torch::Tensor& view) {
+    if (fused::fits(view)) return fused::max_pool(view);
     if (view.requires_grad() && fused::gpu::fits(view)) return fused::gpu::max_pool(view);
     return torch::max_pool2d(view, 3, 2, 1);
   });

@@ -200,4 +200,40 @@ void added_gradient(const at::Tensor& g, const at::Tensor& x, const GradientFact
   });
 }
 
+void max_pool(const at::Tensor& x, const at::Tensor& y, const at::Tensor& which) {
+  const std::int64_t height = x.size(2), in = x.size(3), channels = x.size(1), rows = y.size(2), width = y.size(3);
+  with_type(x, [&](auto type) {
+    using T = decltype(type);
+    for_stretches(y.size(0) * rows, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const T* seen[3];
+        for (std::int64_t r = 0; r < 3; ++r) {
+          const std::int64_t row = i % rows * 2 - 1 + r;
+          seen[r] = row >= 0 && row < height ? data<T>(x) + (i / rows * height + row) * in * channels : nullptr;
+        }
+        const std::int64_t to = i * width * channels;
+        row_kernels(type).max_pool(seen, in, width, channels, data<T>(y) + to, which.defined() ? data<std::uint8_t>(which) + to : nullptr);
+      }
+    });
+  });
+}
+
+void max_pool_gradient(const at::Tensor& dy, const at::Tensor& which, const at::Tensor& dx) {
+  const std::int64_t height = dx.size(2), in = dx.size(3), channels = dx.size(1), rows = dy.size(2), width = dy.size(3);
+  with_type(dx, [&](auto type) {
+    using T = decltype(type);
+    for_stretches(dx.size(0) * height, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t image = i / height, row = i % height;
+        PooledRow<T> seen_by[2];
+        for (std::int64_t o = row / 2; o <= (row + 1) / 2 && o < rows; ++o) {
+          const std::int64_t at = (image * rows + o) * width * channels;
+          seen_by[o - row / 2] = {data<T>(dy) + at, data<std::uint8_t>(which) + at, static_cast<int>(row - (2 * o - 1))};
+        }
+        row_kernels(type).max_pool_gradient(seen_by, in, width, channels, data<T>(dx) + i * in * channels);
+      }
+    });
+  });
+}
+
 }  // namespace cellcam::model::fused

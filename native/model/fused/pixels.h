@@ -79,4 +79,8 @@ ImageSums added_gradient_sums(const at::Tensor& dy, const at::Tensor& again, con
                               Slope slope, const at::Tensor& g);
 void added_gradient(const at::Tensor& g, const at::Tensor& x, const GradientFactors& f, const at::Tensor& dx);
 
+// y = the largest of 3x3 values of x around every second pixel and row; `which` of the nine, of bytes, may be undefined.
+void max_pool(const at::Tensor& x, const at::Tensor& y, const at::Tensor& which);
+void max_pool_gradient(const at::Tensor& dy, const at::Tensor& which, const at::Tensor& dx);
+
 }  // namespace cellcam::model::fused

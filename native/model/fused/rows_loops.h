@@ -177,7 +177,77 @@ void added_gradient(const T* g, const T* x, std::int64_t rows, std::int64_t chan
   }
 }
 
+// Calls f(first channel, how many) for some channels at a time.
+template <typename F>
+inline void over_channels(std::int64_t channels, const F& f) {
+  std::int64_t c = 0;
+  for (; c + kTogether <= channels; c += kTogether) f(c, std::integral_constant<std::int64_t, kTogether>());
+  if (c < channels) f(c, channels - c);
+}
+
+template <bool tells, typename T>
+void max_pool_of(const T* const (&x)[3], std::int64_t in, std::int64_t width, std::int64_t channels, T* y, std::uint8_t* which) {
+  for (std::int64_t i = 0; i < width; ++i, y += channels, which += tells ? channels : 0) {
+    const std::int64_t left = 2 * i - 1;
+    over_channels(channels, [&](std::int64_t c, auto count) {
+      float most[kTogether];
+      std::int32_t at[kTogether];
+      bool first = true;
+      for (int row = 0; row < 3; ++row) {
+        for (int column = 0; column < 3; ++column) {
+          if (x[row] == nullptr || left + column < 0 || left + column >= in) continue;
+          const T* values = x[row] + (left + column) * channels + c;
+          const int number = row * 3 + column;
+          if (first) {
+            for (std::int64_t k = 0; k < count; ++k) {
+              most[k] = get(values + k);
+              at[k] = number;
+            }
+            first = false;
+            continue;
+          }
+          for (std::int64_t k = 0; k < count; ++k) {
+            const float v = get(values + k);
+            const bool more = (v > most[k]) | (v != v);
+            most[k] = more ? v : most[k];
+            if (tells) at[k] = more ? number : at[k];
+          }
+        }
+      }
+      for (std::int64_t k = 0; k < count; ++k) put(most[k], y + c + k);
+      if (tells) {
+        for (std::int64_t k = 0; k < count; ++k) which[c + k] = static_cast<std::uint8_t>(at[k]);
+      }
+    });
+  }
+}
+
+template <typename T>
+void max_pool(const T* const (&x)[3], std::int64_t in, std::int64_t width, std::int64_t channels, T* y, std::uint8_t* which) {
+  (which != nullptr ? max_pool_of<true, T> : max_pool_of<false, T>)(x, in, width, channels, y, which);
+}
+
+template <typename T>
+void max_pool_gradient(const PooledRow<T> (&seen_by)[2], std::int64_t in, std::int64_t width, std::int64_t channels, T* dx) {
+  for (std::int64_t i = 0; i < in; ++i, dx += channels) {
+    over_channels(channels, [&](std::int64_t c, auto count) {
+      float sum[kTogether];
+      for (std::int64_t k = 0; k < count; ++k) sum[k] = 0;
+      for (const PooledRow<T>& row : seen_by) {
+        if (row.dy == nullptr) continue;
+        for (std::int64_t o = i / 2; o <= (i + 1) / 2 && o < width; ++o) {
+          const T* dy = row.dy + o * channels + c;
+          const std::uint8_t* which = row.which + o * channels + c;
+          const auto number = static_cast<std::int32_t>(row.row * 3 + i - (2 * o - 1));
+          for (std::int64_t k = 0; k < count; ++k) sum[k] += std::int32_t{which[k]} == number ? get(dy + k) : 0.0f;
+        }
+      }
+      for (std::int64_t k = 0; k < count; ++k) put(sum[k], dx + c + k);
+    });
+  }
+}
+
 template <typename T>
 constexpr RowKernels<T> kernels() {
-  return {moments<T>, apply<T>, gradient_moments<T>, gradient<T>, added_gradient_moments<T>, added_gradient<T>};
+  return {moments<T>, apply<T>, gradient_moments<T>, gradient<T>, added_gradient_moments<T>, added_gradient<T>, max_pool<T>, max_pool_gradient<T>};
 }

@@ -1,6 +1,6 @@
 // Loops of panel_loops.h, for the instructions of the region that includes this (vector.h).
 
-constexpr std::int64_t kAhead = 2048;  // floats of the right matrix that are asked for before they are read: it comes from far, the left one is near
+constexpr std::int64_t kAhead = 512;  // floats of the right matrix that are asked for before they are read; of the left one it is the next panel
 
 template <int n>
 inline void multiply_rows(const float* x, std::int64_t panel, std::int64_t panels, const float* y, float* c, bool adds) {
@@ -11,12 +11,14 @@ inline void multiply_rows(const float* x, std::int64_t panel, std::int64_t panel
     for (int v = 0; v < kVectors; ++v) sums[r][v] = Vector::zero();
   }
   for (std::int64_t p = 0; p < panels; ++p, x += panel) {
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (int k = 0; k < kPanel; ++k, y += kPanel) {
       Vector row[kVectors];
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) row[v] = Vector::load(y + v * kLanes);
       ask_for<1>(y + kAhead);
+#pragma GCC unroll 24
+      for (int r = k * n / kPanel; r < (k + 1) * n / kPanel; ++r) ask_for<1>(x + panel + r * kPanel);
 #pragma GCC unroll 24
       for (int r = 0; r < n; ++r) {
         const Vector factor = Vector::all(x[r * kPanel + k]);
@@ -69,7 +71,7 @@ inline void multiply_columns(const float* x, const float* y, std::int64_t rows, 
   }
 #pragma GCC unroll 2
   for (std::int64_t i = 0; i < rows; ++i, x += kPanel, y += kPanel) {
-    if constexpr (first > 0) ask_for<1>(x + rows * kPanel);  // what is likely to be multiplied next
+    if constexpr (first > 0) ask_for<1>(x + rows * kPanel);  // likely the next one's
     Vector row[panels][kVectors];
 #pragma GCC unroll 2
     for (int p = 0; p < panels; ++p) {
