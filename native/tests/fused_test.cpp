@@ -7,16 +7,13 @@
 
 #include <cmath>
 #include <functional>
-#include <limits>
 
 #include "check.h"
 #include "emulated_gpu.h"
 #include "model/backbones/layers.h"
 #include "model/block_cache.h"
-#include "model/fused/gpu/max_pool.h"
 #include "model/fused/gpu/norm_act.h"
 #include "model/fused/joint.h"
-#include "model/fused/max_pool.h"
 #include "model/switches.h"
 #include "reference.h"
 
@@ -223,39 +220,6 @@ const Register shifted("a GPU's shift, weights, residual and activation of predi
       at::Tensor own = x.clone();
       model::fused::gpu::shift_act_(own, shift, weights, added, 0.01f);
       check_close(own, exact, dtype == at::kFloat ? 1e-6 : 1e-2, "shift_act_");
-    }
-  }
-});
-
-const Register pooled("a GPU's max pooling, its threads emulated: outputs and gradients of LibTorch's", [] {
-  const EmulatedGpu gpu;
-  for (const auto dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
-    for (const std::int64_t side : {8, 11}) {
-      // Of a few values, so that several are the largest.
-      const at::Tensor x = (values("x", {2, 16, side, side + 2}, at::kFloat) * 3).round().to(dtype).contiguous(at::MemoryFormat::ChannelsLast);
-      const at::Tensor own = x.clone().requires_grad_(), exact = x.to(at::kDouble).requires_grad_();
-      check_outputs(model::fused::gpu::max_pool(own), at::max_pool2d(exact, 3, 2, 1), 0, "max_pool");
-      check_close(own.grad(), exact.grad(), dtype == at::kFloat ? 1e-7 : 1e-2, "max_pool, gradient");
-    }
-  }
-});
-
-const Register pooled_on_cpu("max pooling: outputs and gradients of LibTorch's, NaN among them", [] {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    for (const std::int64_t channels : {std::int64_t{64}, kChannels}) {
-      for (const std::int64_t side : {8, 11}) {
-        const at::Tensor x = (values("x", {2, channels, side, side + 2}, at::kFloat) * 3).round().to(dtype).contiguous(at::MemoryFormat::ChannelsLast);
-        x[1][3][4][5] = std::nan("");
-        x[1][5].fill_(-std::numeric_limits<double>::infinity());
-        check(model::fused::fits(x), "the max pooling does not take it");
-        const at::Tensor own = x.clone().requires_grad_(), exact = x.to(at::kDouble).requires_grad_(), expected = at::max_pool2d(exact, 3, 2, 1);
-        const at::Tensor y = model::fused::max_pool(own), without = model::fused::max_pool(x);
-        check(at::allclose(y.to(at::kDouble), expected, 0, 0, /*equal_nan=*/true) && at::equal(y.nan_to_num(), without.nan_to_num()), "max_pool");
-        const at::Tensor dy = values("dy", y.sizes().vec(), dtype);
-        y.backward(dy);
-        expected.backward(dy.to(at::kDouble));
-        check_close(own.grad(), exact.grad(), dtype == at::kFloat ? 1e-7 : 1e-2, "max_pool, gradient");
-      }
     }
   }
 });
