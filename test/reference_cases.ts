@@ -18,7 +18,7 @@ export function shared(...parts: string[]): string {
 /** `describe` where the large reference cases are there, else a skipped one that says so. */
 export function describeShared(title: string, body: () => void): void {
   if (existsSync(join(SHARED, 'goldens'))) describe(title, body);
-  else describe.skip(`${title} (skipped: no reference cases at ${SHARED})`, body);
+  else it.skip(`${title} (skipped: no reference cases at ${SHARED})`, () => undefined); // a skipped body would run all the same, and read them
 }
 
 export function readJson<T>(path: string): T {
