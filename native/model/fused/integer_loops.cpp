@@ -69,7 +69,10 @@ inline void multiply_some(const float* piece, const float* panel, std::int64_t d
   multiply_rows<n>(piece, panel, depth, to);
 }
 
-void multiply(const float* piece, const float* panel, std::int64_t depth, const SumTile& to) { multiply_some<kPiece>(piece, panel, depth, to); }
+void multiply(const float* piece, const float* panel, std::int64_t depth, const SumTile& to) {
+  to.ahead->ask(to.ahead->each());
+  multiply_some<kPiece>(piece, panel, depth, to);
+}
 
 // What tells the scales of eight rows or columns.
 struct Sizes {

@@ -28,14 +28,15 @@ constexpr std::int64_t kShares = 4;                    // stretches of what is l
 constexpr std::int64_t kFewRows = 512;                 // up to so many, threads pack panels as they need them instead of all of them beforehand
 
 constexpr double kMostKept = .58;                      // of a matrix, for leaving out its zeros to pay: the rest is multiplied at about this rate
-constexpr std::int64_t kLeastListed = 64;              // rows and depth of such a matrix, and columns for each thread
+constexpr std::int64_t kLeastListed = 64;              // rows of such a matrix, and columns for each thread
 constexpr std::int64_t kWideListed = 160;              // columns in all, of deep ones for each thread: most are multiplied with five panels or six at a time
 constexpr std::int64_t kDeepListed = 1024;             // for a result that is transposed afterwards to pay
 
 // Whether so many values of this left matrix are zeros, as behind a ReLU, that it pays to list what the others are. A few spots of it tell.
 bool lists(const Operand& x, std::int64_t columns) {
   static const bool on = switched_on("CELLCAM_SKIP_ZEROS");
-  if (!on || std::min(x.outer, x.depth) < kLeastListed || columns < std::max(kWideListed, kLeastListed * at::get_num_threads())) return false;
+  if (!on || x.outer < kLeastListed || x.depth < product_loops()->least_listed) return false;
+  if (columns < std::max(kWideListed, kLeastListed * at::get_num_threads())) return false;
   constexpr std::int64_t kSpots = 16, kApart = 2;  // of kLeastListed values that lie together, and as many in the next row or column
   const std::int64_t rows = x.deep ? kApart : kLeastListed, depths = x.deep ? kLeastListed : kApart;
   std::int64_t kept = 0;
@@ -125,15 +126,22 @@ class Pieces {
       : tiles_(tiles), k_(k), count_(parts(rows.size(), tiles.rows)), memory_(memory) {
     x.pack_pieces(tiles, rows, k, memory);
   }
-  // Calls before() and uses tile(number, panel, depths) for each.
-  template <typename Before, typename Tile>
-  void multiply(const PanelGroup& right, const Before& before, const Tile& tile) const {
+  // Uses tile(number, panel, depths) for each.
+  template <typename Tile>
+  void multiply(const PanelGroup& right, const Tile& tile) const {
     const auto multiply = tiles_.multiply;
     const std::int64_t each = tiles_.piece_size(k_.size());
-    for (std::int64_t j = 0; j < right.panels.size(); ++j) {
+    const auto product = [&](std::int64_t i, std::int64_t j) {
+      multiply(memory_ + i * each, right.data + j * right.apart, k_.size(), tile(i, right.panels.first + j, k_));
+    };
+    // The larger one of a piece and a panel stays in the first cache.
+    if (tiles_.rows > kPanel) {
       for (std::int64_t i = 0; i < count_; ++i) {
-        before();
-        multiply(memory_ + i * each, right.data + j * right.apart, k_.size(), tile(i, right.panels.first + j, k_));
+        for (std::int64_t j = 0; j < right.panels.size(); ++j) product(i, j);
+      }
+    } else {
+      for (std::int64_t j = 0; j < right.panels.size(); ++j) {
+        for (std::int64_t i = 0; i < count_; ++i) product(i, j);
       }
     }
   }
@@ -157,14 +165,13 @@ class Lists {
       : k_(k), count_(rows.size()), lists_(parts(k.size(), kListed)), memory_(reinterpret_cast<RowList*>(memory)) {
     for (std::int64_t l = 0; l < lists_; ++l) x.list(rows, k.cut(l, lists_), memory_ + l * count_);
   }
-  template <typename Before, typename Tile>
-  void multiply(const PanelGroup& right, const Before& before, const Tile& tile) const {
+  template <typename Tile>
+  void multiply(const PanelGroup& right, const Tile& tile) const {
     const auto multiply = product_loops()->multiply_listed;
     for (std::int64_t l = 0; l < lists_; ++l) {
       const Range k = k_.cut(l, lists_);
       const float* panel = right.data + (k.first - k_.first) * kPanel;
       for (std::int64_t i = 0; i < count_; i += kRows) {
-        before();
         multiply(memory_ + l * count_ + i, panel, right.apart, right.panels.size(), tile(i / kRows, right.panels.first, k));
       }
     }
@@ -208,7 +215,8 @@ class Product {
     cells_.each([&](std::int64_t i) {
       const Range mine = pieces().cut(i / across, down_), columns = panels.cut(i % across, across);
       if (mine.size() == 0 || columns.size() == 0) return;
-      const std::int64_t depth = a_.deep ? tiles_.depth : std::clamp(kLeft / (mine.size() * rows_ + columns.size() * kPanel), kLeast, tiles_.depth);
+      const bool whole = a_.deep || a_.depth <= tiles_.depth;  // if cut, sums of rows that do not lie together would be read again
+      const std::int64_t depth = whole ? tiles_.depth : std::clamp(kLeft / (mine.size() * rows_ + columns.size() * kPanel), kLeast, tiles_.depth);
       Stretches stretches(mine, longest(depth), 1);
       compute(stretches, columns, nullptr, depth);
     });
@@ -251,9 +259,10 @@ class Product {
       for (std::int64_t i = 0; i < blocks.count(); ++i) {
         const Range k = blocks[i];
         const bool last = i + 1 == blocks.count();
-        const std::int64_t products = pieces.size() * Left::products(panels, k.size());
-        Ahead of_left(a_, rows(last ? following : pieces), blocks[last ? 0 : i + 1], products), of_right;
-        if (b_ && !b_->deep && !last) of_right = Ahead(*b_, {panels.first * kPanel, panels.next * kPanel}, blocks[i + 1], products);
+        Ahead ahead;
+        a_.add_to(ahead, rows(last ? following : pieces), blocks[last ? 0 : i + 1]);
+        if (b_ && !b_->deep && !last) b_->add_to(ahead, {panels.first * kPanel, panels.next * kPanel}, blocks[i + 1]);
+        ahead.share(pieces.size() * Left::products(panels, k.size()));
         const Left left(tiles_, a_, rows(pieces), k, right + group);
         for (std::int64_t g = 0; g < groups; ++g) {
           const Range some = panels.cut(g, groups);
@@ -263,22 +272,18 @@ class Product {
           } else {
             read = {packed + some.first * whole + blocks.begin(tiles_, i), whole, some};
           }
-          const auto before = [&] {
-            of_left.ask();
-            of_right.ask();
-          };
-          left.multiply(read, before, [&](std::int64_t piece, std::int64_t panel, const Range& depths) {
-            return tile(pieces.first + piece, panel, depths);
+          left.multiply(read, [&](std::int64_t piece, std::int64_t panel, const Range& depths) {
+            return tile(pieces.first + piece, panel, depths, ahead);
           });
         }
       }
     }
   }
 
-  SumTile tile(std::int64_t piece, std::int64_t panel, const Range& k) const {
+  SumTile tile(std::int64_t piece, std::int64_t panel, const Range& k, Ahead& ahead) const {
     const float* bias = k.next == a_.depth && after_.bias != nullptr ? after_.bias + panel * kPanel : nullptr;
     const std::int64_t row = piece * rows_;
-    return {sums_ + row * step_ + panel * kPanel, step_, std::min(rows_, a_.outer - row), after_.added || k.first > 0, bias, after_.slope};
+    return {sums_ + row * step_ + panel * kPanel, step_, std::min(rows_, a_.outer - row), after_.added || k.first > 0, bias, after_.slope, &ahead};
   }
 
   const TileLoops& tiles_;

@@ -41,6 +41,9 @@ struct Operand {
   void pack_panels(const TileLoops& tiles, const Range& panels, const Range& k, float* to, std::int64_t apart) const {
     (deep ? tiles.transpose_panels : tiles.copy_panels)(at(panels.first * kPanel, k.first), step, k.size(), panels.size() * kPanel, to, apart);
   }
+  void add_to(Ahead& ahead, const Range& some, const Range& k) const {
+    ahead.add(at(some.first, k.first), step, (deep ? some : k).size(), (deep ? k : some).size());
+  }
 };
 
 // Depth as it is multiplied, a block at a time.
@@ -59,31 +62,6 @@ class Blocks {
 
  private:
   std::int64_t depth_, count_;
-};
-
-// Asks the memory for values that will be packed next, a few at a time between products, as packing by itself would wait for them.
-class Ahead {
- public:
-  Ahead() = default;
-  Ahead(const Operand& x, const Range& outer, const Range& k, std::int64_t products)
-      : row_(x.at(outer.first, k.first)), step_(x.step), rows_(x.deep ? outer.size() : k.size()), columns_(x.deep ? k.size() : outer.size()),
-        each_(parts(rows_ * parts(columns_, kLine), products)) {}
-
-  void ask() {
-    for (std::int64_t i = 0; i < each_ && rows_ > 0; ++i) {
-      ask_for<2>(row_ + column_);
-      column_ += kLine;
-      if (column_ < columns_) continue;
-      column_ = 0;
-      row_ += step_;
-      --rows_;
-    }
-  }
-
- private:
-  static constexpr std::int64_t kLine = 16;  // floats of a cache line
-  const float* row_ = nullptr;
-  std::int64_t step_ = 0, rows_ = 0, columns_ = 0, each_ = 0, column_ = 0;
 };
 
 }  // namespace cellcam::model::fused

@@ -157,11 +157,16 @@ std::int64_t piece_size(std::int64_t depth) {
 }
 std::int64_t panel_size(std::int64_t depth) { return depth * kPanel; }
 
-constexpr std::int64_t kDepth = 512;  // a panel of the size of a usual first cache
+// With AVX2 a panel of the size of a usual first cache, as it stays there; else a piece stays, and both together fill 45 of 48 KB.
+template <std::int64_t rows>
+constexpr std::int64_t kDepth = rows > kPanel ? 288 : 512;
+// A result is read and written again for every list: multiplying all of it is as fast where there are only two and a value is read for each multiplication.
+template <std::int64_t rows>
+constexpr std::int64_t kLeastListedDepth = rows > kPanel ? 2 * kListed + 1 : kListed;
 template <std::int64_t rows>
 constexpr ProductLoops loops_of(decltype(TileLoops::multiply) multiply, decltype(ProductLoops::multiply_listed) multiply_listed, std::int64_t wide) {
-  return {{rows, kDepth, piece_size<rows>, panel_size, multiply, copy_pieces<rows>, copy_panels, transpose_pieces<rows>, transpose_panels},
-          multiply_listed, wide, list_columns, list_rows, transpose};
+  return {{rows, kDepth<rows>, piece_size<rows>, panel_size, multiply, copy_pieces<rows>, copy_panels, transpose_pieces<rows>, transpose_panels},
+          multiply_listed, wide, kLeastListedDepth<rows>, list_columns, list_rows, transpose};
 }
 
 namespace avx2 {

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "model/fused/prefetch.h"
 #include "model/fused/rows.h"
 
 namespace cellcam::model::fused {
@@ -16,6 +17,7 @@ struct SumTile {
   bool added;             // to what is there
   const float* bias;      // for each column; null if there are none, and then no activation
   Slope slope;
+  Ahead* ahead;           // this product is one turn of it
 };
 
 // `width` values that lie together in each of `depth` rows, which begin `step` floats after each other, to pieces, panels or columns that begin
@@ -50,6 +52,7 @@ struct ProductLoops {
   // The product of to.rows listed rows, any number of them, and `panels` panels, up to `wide`, that begin `apart` floats after each other.
   void (*multiply_listed)(const RowList* rows, const float* panel, std::int64_t apart, std::int64_t panels, const SumTile& to);
   std::int64_t wide;
+  std::int64_t least_listed;  // depth for lists to pay
   // `width` columns of `depth` rows, and as many rows of `depth` columns.
   using List = void (*)(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, RowList* to);
   List list_columns, list_rows;

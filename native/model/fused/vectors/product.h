@@ -2,6 +2,10 @@
 
 constexpr std::int64_t kPieceRows = kMostRows;
 
+constexpr bool kLargePieces = kPieceRows > kPanel;  // so panels do not stay in the first cache
+constexpr std::int64_t kPanelAhead = 32;            // rows
+constexpr std::int64_t kAsked = 4;                  // depth for each line that is asked for: many at once would wait for each other
+
 template <int n>
 inline void multiply_rows(const float* x, const float* y, std::int64_t depth, const SumTile& to) {
   Vector sums[n][kVectors];
@@ -9,10 +13,20 @@ inline void multiply_rows(const float* x, const float* y, std::int64_t depth, co
   for (int r = 0; r < n; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) sums[r][v] = Vector::zero();
-    ask(to.sums + r * to.step);
+    if (!kLargePieces) ask(to.sums + r * to.step);
   }
+  const float* c = to.sums;
+  const float* const end = c + n * to.step;
+  std::int64_t lines = to.ahead->each();
+  to.ahead->ask(kLargePieces ? lines - depth / kAsked : lines);
 #pragma GCC unroll 4
   for (std::int64_t k = 0; k < depth; ++k, x += kPieceRows, y += kPanel) {
+    if (kLargePieces && k % kAsked == 0) {
+      if (c < end) ask(c);
+      c += to.step;
+      if (lines-- > 0) to.ahead->ask();
+    }
+    if (kLargePieces) ask(y + kPanelAhead * kPanel);
     Vector row[kVectors];
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) row[v] = Vector::load(y + v * kLanes);
@@ -72,5 +86,6 @@ inline void multiply_some_lists(const RowList* rows, const float* panel, std::in
 constexpr std::int64_t kWide = kLanes == 16 ? 8 : 6;
 
 void multiply_listed(const RowList* rows, const float* panel, std::int64_t apart, std::int64_t panels, const SumTile& to) {
+  to.ahead->ask(to.ahead->each());
   multiply_some_lists<kWide>(rows, panel, apart, panels, to);
 }
