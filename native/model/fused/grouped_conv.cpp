@@ -22,10 +22,10 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr std::int64_t kChunk = 32;  // channels that are brought together at a time: two cache lines of a pixel, and whole groups
-constexpr std::int64_t kBlocks = kChunk / kLanes;
 constexpr std::int64_t kPacked = std::int64_t{1} << 15;  // floats of a strip: a quarter of a usual second-level cache
 constexpr std::int64_t kKernel = 3;
 constexpr std::int64_t kParts = 16;  // of all pixels and chunks, at least, for threads to share
+constexpr std::int64_t kMostUnstrided = 8;  // channels of a group of which every pixel is seen
 constexpr std::int64_t kAhead = 16;  // pixels that are asked for before they are read
 
 struct Size {
@@ -36,9 +36,11 @@ struct Size {
 
 struct Group {
   std::int64_t channels, stride;
-  Group(const at::Tensor& weight, std::int64_t stride_) : channels(weight.size(1)), stride(stride_) {}
-  std::int64_t blocks() const { return (channels + kLanes - 1) / kLanes; }
-  std::int64_t in_block() const { return std::min(channels, kLanes); }
+  const GroupedLoops* loops;
+  Group(const at::Tensor& weight, std::int64_t stride_, decltype(grouped_loops)& loops_of)
+      : channels(weight.size(1)), stride(stride_), loops(loops_of(channels, stride)) {}
+  std::int64_t lanes() const { return loops->lanes; }
+  std::int64_t blocks() const { return (channels + lanes() - 1) / lanes(); }
   // The first of the blocks that lead to a block.
   std::int64_t first_block(std::int64_t block) const { return block / blocks() * blocks(); }
   std::int64_t outputs(std::int64_t inputs) const { return (inputs - 1) / stride + 1; }
@@ -106,13 +108,16 @@ class Strips {
 
 // Pixels from a row and a column of an image on.
 struct Window {
-  std::int64_t row, column, rows, columns;
-  std::int64_t block() const { return rows * columns * kLanes; }
-  std::int64_t floats() const { return kBlocks * block(); }
+  std::int64_t row, column, rows, columns, lanes;
+  std::int64_t blocks() const { return kChunk / lanes; }
+  std::int64_t block() const { return rows * columns * lanes; }
+  std::int64_t floats() const { return blocks() * block(); }
 };
 
 // A window of a chunk of an NHWC tensor as (block, row, column, lane); zeros for what lies outside the image.
-void pack(const at::Tensor& x, std::int64_t image, std::int64_t channel, const Window& w, float* out) {
+template <std::int64_t kLanes>
+void pack_lanes(const at::Tensor& x, std::int64_t image, std::int64_t channel, const Window& w, float* out) {
+  constexpr std::int64_t kBlocks = kChunk / kLanes;
   const Size s(x);
   const std::int64_t first = std::clamp<std::int64_t>(-w.column, 0, w.columns), next = std::clamp<std::int64_t>(s.width - w.column, first, w.columns);
   const auto clear = [&](float* pixels, std::int64_t count) {
@@ -134,6 +139,10 @@ void pack(const at::Tensor& x, std::int64_t image, std::int64_t channel, const W
   }
 }
 
+void pack(const at::Tensor& x, std::int64_t image, std::int64_t channel, const Window& w, float* out) {
+  (w.lanes == 16 ? pack_lanes<16> : pack_lanes<8>)(x, image, channel, w, out);
+}
+
 // A kernel's place, and where what it is multiplied by lies from the first pixel on.
 struct Tap {
   std::int64_t place, row, column;
@@ -141,8 +150,8 @@ struct Tap {
 using TapList = std::vector<Tap>;
 
 Taps taps_of(const TapList& list, const Window& w, const Group& group) {
-  Taps taps{w.columns * kLanes, group.blocks(), w.block(), static_cast<std::int64_t>(list.size()), {}};
-  for (std::size_t t = 0; t < list.size(); ++t) taps.offset[t] = list[t].row * taps.row + list[t].column * kLanes;
+  Taps taps{w.columns * w.lanes, group.blocks(), w.block(), static_cast<std::int64_t>(list.size()), {}};
+  for (std::size_t t = 0; t < list.size(); ++t) taps.offset[t] = list[t].row * taps.row + list[t].column * w.lanes;
   return taps;
 }
 
@@ -155,31 +164,31 @@ TapList all_taps(bool turned = false) {
 
 // Calls f(index in the weight, index in the loops' order) for all weights of these taps. `backward`: for outputs' gradients that lead to inputs'.
 template <typename F>
-void for_weights(const at::Tensor& weight, const TapList& taps, bool backward, const F& f) {
-  const std::int64_t group = weight.size(1), block = std::min(group, kLanes), count = static_cast<std::int64_t>(taps.size());
+void for_weights(const at::Tensor& weight, std::int64_t lanes, const TapList& taps, bool backward, const F& f) {
+  const std::int64_t group = weight.size(1), block = std::min(group, lanes), count = static_cast<std::int64_t>(taps.size());
   std::int64_t places[kMostTaps];
   for (std::size_t t = 0; t < taps.size(); ++t) places[t] = taps[t].place / kKernel * weight.stride(2) + taps[t].place % kKernel * weight.stride(3);
   const std::int64_t of_out = weight.stride(0), of_in = weight.stride(1);
-  at::parallel_for(0, weight.size(0), kLanes, [&](std::int64_t begin, std::int64_t end) {
+  at::parallel_for(0, weight.size(0), lanes, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t to = begin; to < end; ++to) {
       const std::int64_t fixed = backward ? to / group * group * of_out + to % group * of_in : to * of_out, step = backward ? of_out : of_in;
       for (std::int64_t from = 0; from < group; ++from) {
-        const std::int64_t first = (to / kLanes * (group / block) + from / block) * count * block * kLanes + from % block * kLanes + to % kLanes;
-        for (std::int64_t t = 0; t < count; ++t) f(fixed + from * step + places[t], first + t * block * kLanes);
+        const std::int64_t first = (to / lanes * (group / block) + from / block) * count * block * lanes + from % block * lanes + to % lanes;
+        for (std::int64_t t = 0; t < count; ++t) f(fixed + from * step + places[t], first + t * block * lanes);
       }
     }
   });
 }
 
-std::vector<float> ordered(const at::Tensor& weight, const TapList& taps, bool backward) {
+std::vector<float> ordered(const at::Tensor& weight, const Group& group, const TapList& taps, bool backward) {
   std::vector<float> out(static_cast<std::size_t>(weight.size(0) * weight.size(1)) * taps.size());
   const float* values = floats(weight);
-  for_weights(weight, taps, backward, [&](std::int64_t from, std::int64_t to) { out[static_cast<std::size_t>(to)] = values[from]; });
+  for_weights(weight, group.lanes(), taps, backward, [&](std::int64_t from, std::int64_t to) { out[static_cast<std::size_t>(to)] = values[from]; });
   return out;
 }
 
-// Where the weights of a block of outputs begin among those of `taps` taps.
-std::int64_t first_weight(const Group& group, std::int64_t taps, std::int64_t block) { return block * group.channels * taps * kLanes; }
+// Where the weights of a block of outputs, from a channel on, begin among those of `taps` taps.
+std::int64_t first_weight(const Group& group, std::int64_t taps, std::int64_t channel) { return channel * group.channels * taps; }
 
 at::Tensor image_like(const at::Tensor& x, std::int64_t height, std::int64_t width) {
   return at::empty({x.size(0), x.size(1), height, width}, x.options().memory_format(kNhwc));
@@ -187,11 +196,15 @@ at::Tensor image_like(const at::Tensor& x, std::int64_t height, std::int64_t wid
 
 // The window that a strip of outputs sees.
 Window seen_by(const Strip& strip, std::int64_t width, const Group& group) {
-  return {strip.first * group.stride - 1, -1, group.seen(strip.rows), group.seen(width)};
+  return {strip.first * group.stride - 1, -1, group.seen(strip.rows), group.seen(width), group.lanes()};
 }
 
-// y = act(conv(x) + bias), by weights in the order of `list`.
-variable_list convolve(const variable_list& x, const std::vector<float>& weights, const TapList& list, const Group& group, const float* bias, Slope slope) {
+// y = act(conv(x) + bias); `backward`: for outputs' gradients that lead to inputs', where the stride is 1.
+variable_list convolve(const variable_list& x, const at::Tensor& weight, std::int64_t stride, bool backward = false, const float* bias = nullptr,
+                       Slope slope = 1) {
+  const Group group(weight, stride, whole_kernel_loops);
+  const TapList list = all_taps(/*turned=*/backward);
+  const std::vector<float> weights = ordered(weight, group, list, backward);
   variable_list y;
   for (const at::Tensor& view : x) y.push_back(image_like(view, group.outputs(view.size(2)), group.outputs(view.size(3))));
   const auto room = [&](std::int64_t rows, std::int64_t width) { return kChunk * group.seen(rows) * group.seen(width); };
@@ -201,12 +214,11 @@ variable_list convolve(const variable_list& x, const std::vector<float>& weights
     const Window window = seen_by(strip, s.width, group);
     const Taps taps = taps_of(list, window, group);
     pack(x[strip.view], strip.image, strip.channel, window, memory);
-    for (std::int64_t b = 0; b < kBlocks; ++b) {
-      const std::int64_t channel = strip.channel + b * kLanes;
-      grouped_loops(group.channels, group.stride)
-          ->convolve(memory + group.first_block(b) * window.block(), taps, weights.data() + first_weight(group, taps.count, channel / kLanes),
-                     bias == nullptr ? nullptr : bias + channel, slope, strip.rows, s.width,
-                     out.data_ptr<float>() + s.at(strip.image, strip.first, 0) + channel, s.width * s.channels, s.channels);
+    for (std::int64_t b = 0; b < window.blocks(); ++b) {
+      const std::int64_t channel = strip.channel + b * window.lanes;
+      group.loops->convolve(memory + group.first_block(b) * window.block(), taps, weights.data() + first_weight(group, taps.count, channel),
+                            bias == nullptr ? nullptr : bias + channel, slope, strip.rows, s.width,
+                            out.data_ptr<float>() + s.at(strip.image, strip.first, 0) + channel, s.width * s.channels, s.channels);
     }
   });
   return y;
@@ -219,7 +231,8 @@ std::vector<std::pair<std::int64_t, std::int64_t>> line_of(std::int64_t parity) 
 }
 
 // The gradients of inputs of which outputs see every other pixel: four convolutions, one for each parity of rows and columns.
-variable_list spread_gradient(const variable_list& x, const variable_list& dy, const at::Tensor& weight, const Group& group) {
+variable_list spread_gradient(const variable_list& x, const variable_list& dy, const at::Tensor& weight) {
+  const Group group(weight, 1, grouped_loops);
   struct Phase {
     std::int64_t row, column;
     TapList taps;
@@ -232,7 +245,7 @@ variable_list spread_gradient(const variable_list& x, const variable_list& dy, c
       for (const auto& [r, from_row] : line_of(row)) {
         for (const auto& [c, from_column] : line_of(column)) taps.push_back({r * kKernel + c, from_row, from_column});
       }
-      phases.push_back({row, column, taps, ordered(weight, taps, /*backward=*/true)});
+      phases.push_back({row, column, taps, ordered(weight, group, taps, /*backward=*/true)});
     }
   }
   variable_list dx;
@@ -240,53 +253,52 @@ variable_list spread_gradient(const variable_list& x, const variable_list& dy, c
   const auto room = [&](std::int64_t rows, std::int64_t width) { return kChunk * (rows + 1) * (width + 1); };
   Strips(dy, room).each([&](const Strip& strip, float* memory) {
     const Size s(x[strip.view]);
-    const Window window{strip.first, 0, strip.rows + 1, dy[strip.view].size(3) + 1};
+    const Window window{strip.first, 0, strip.rows + 1, dy[strip.view].size(3) + 1, group.lanes()};
     pack(dy[strip.view], strip.image, strip.channel, window, memory);
     for (const Phase& p : phases) {
       const Taps taps = taps_of(p.taps, window, group);
       const std::int64_t row = 2 * strip.first + p.row, rows = std::min(strip.rows, (s.height - row + 1) / 2), width = (s.width - p.column + 1) / 2;
       if (rows <= 0 || width <= 0) continue;
-      for (std::int64_t b = 0; b < kBlocks; ++b) {
-        const std::int64_t channel = strip.channel + b * kLanes;
-        grouped_loops(group.channels, 1)
-            ->convolve(memory + group.first_block(b) * window.block(), taps, p.weights.data() + first_weight(group, taps.count, channel / kLanes),
-                       nullptr, 1, rows, width, dx[strip.view].data_ptr<float>() + s.at(strip.image, row, p.column) + channel, 2 * s.width * s.channels,
-                       2 * s.channels);
+      for (std::int64_t b = 0; b < window.blocks(); ++b) {
+        const std::int64_t channel = strip.channel + b * window.lanes;
+        group.loops->convolve(memory + group.first_block(b) * window.block(), taps, p.weights.data() + first_weight(group, taps.count, channel), nullptr, 1,
+                              rows, width, dx[strip.view].data_ptr<float>() + s.at(strip.image, row, p.column) + channel, 2 * s.width * s.channels,
+                              2 * s.channels);
       }
     }
   });
   return dx;
 }
 
-at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, const at::Tensor& weight, const Group& group) {
+at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, const at::Tensor& weight, std::int64_t stride) {
+  const Group group(weight, stride, whole_kernel_loops);
   const TapList list = all_taps();
   const Strips strips(dy, [&](std::int64_t rows, std::int64_t width) { return kChunk * (group.seen(rows) * group.seen(width) + rows * width); });
   // So many for any number of threads, of which sums are not to depend.
   const std::int64_t parts = std::clamp<std::int64_t>(kParts / strips.chunks(), 1, strips.count());
   const at::Tensor partial = at::empty({parts, weight.numel()}, weight.options().memory_format(c10::nullopt));
   const auto sums_of = [&](std::int64_t part, std::int64_t channel) {
-    return partial.data_ptr<float>() + part * weight.numel() + first_weight(group, kMostTaps, channel / kLanes);
+    return partial.data_ptr<float>() + part * weight.numel() + first_weight(group, kMostTaps, channel);
   };
   const auto begin = [&](std::int64_t part, std::int64_t channel) {
-    std::fill_n(sums_of(part, channel), first_weight(group, kMostTaps, kBlocks), 0.0f);
+    std::fill_n(sums_of(part, channel), first_weight(group, kMostTaps, kChunk), 0.0f);
   };
   strips.each_in_parts(parts, begin, [&](std::int64_t part, const Strip& strip, float* memory) {
     const std::int64_t width = dy[strip.view].size(3);
-    const Window window = seen_by(strip, width, group), of_dy{strip.first, 0, strip.rows, width};
+    const Window window = seen_by(strip, width, group), of_dy{strip.first, 0, strip.rows, width, group.lanes()};
     const Taps taps = taps_of(list, window, group);
     float* gradients = memory + window.floats();
     pack(x[strip.view], strip.image, strip.channel, window, memory);
     pack(dy[strip.view], strip.image, strip.channel, of_dy, gradients);
-    for (std::int64_t b = 0; b < kBlocks; ++b) {
-      grouped_loops(group.channels, group.stride)
-          ->gradient(memory + group.first_block(b) * window.block(), taps, gradients + b * of_dy.block(), strip.rows, width,
-                     sums_of(part, strip.channel + b * kLanes));
+    for (std::int64_t b = 0; b < window.blocks(); ++b) {
+      group.loops->gradient(memory + group.first_block(b) * window.block(), taps, gradients + b * of_dy.block(), strip.rows, width,
+                            sums_of(part, strip.channel + b * window.lanes));
     }
   });
   const at::Tensor dw = at::empty_like(weight);
   float* sums = dw.data_ptr<float>();
   const float* of_part = floats(partial);
-  for_weights(dw, list, /*backward=*/false, [&](std::int64_t to, std::int64_t from) {
+  for_weights(dw, group.lanes(), list, /*backward=*/false, [&](std::int64_t to, std::int64_t from) {
     float sum = 0;
     for (std::int64_t part = 0; part < parts; ++part) sum += of_part[part * weight.numel() + from];
     sums[to] = sum;
@@ -300,19 +312,16 @@ struct GroupedConv : torch::autograd::Function<GroupedConv> {
     const Unrecorded unrecorded;
     const variable_list x = list_of(whole, tiles);
     save(ctx, weight, stride, x);
-    return convolve(x, ordered(weight, all_taps(), /*backward=*/false), all_taps(), Group(weight, stride), nullptr, 1);
+    return convolve(x, weight, stride);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const Unrecorded unrecorded;
     const auto [x, dy, weight, stride] = SavedConv(ctx, gradients);
-    const Group group(weight, stride);
     variable_list out(4);
-    if (ctx->needs_input_grad(0)) out[0] = weight_gradient(x, dy, weight, group);
+    if (ctx->needs_input_grad(0)) out[0] = weight_gradient(x, dy, weight, stride);
     if (ctx->needs_input_grad(1)) {
-      const TapList turned = all_taps(/*turned=*/true);
-      const variable_list dx = stride == 1 ? convolve(dy, ordered(weight, turned, /*backward=*/true), turned, group, nullptr, 1)
-                                           : spread_gradient(x, dy, weight, group);
+      const variable_list dx = stride == 1 ? convolve(dy, weight, stride, /*backward=*/true) : spread_gradient(x, dy, weight);
       std::copy(dx.begin(), dx.end(), out.begin() + 2);
     }
     return out;
@@ -326,14 +335,14 @@ bool groups_fit(const Views& x, const at::Tensor& weight, std::int64_t stride, s
   const auto fits = [](const at::Tensor& t) { return t.device().is_cpu() && t.scalar_type() == at::kFloat && t.numel() > 0 && t.is_contiguous(kNhwc); };
   const std::int64_t group = weight.size(1);
   return on && weight.sizes().slice(2) == at::IntArrayRef({kKernel, kKernel}) && weight.size(0) == group * groups && weight.size(0) % kChunk == 0 &&
-         kChunk % group == 0 && (group <= kLanes || stride == 2) && weight.device().is_cpu() && weight.scalar_type() == at::kFloat && fits(x.whole) &&
+         kChunk % group == 0 && (group <= kMostUnstrided || stride == 2) && weight.device().is_cpu() && weight.scalar_type() == at::kFloat && fits(x.whole) &&
          (!x.tiles.defined() || fits(x.tiles)) && !at::autocast::is_autocast_enabled(at::kCPU) && grouped_loops(group, stride) != nullptr;
 }
 
 Views grouped_conv(const Views& x, const at::Tensor& weight, std::int64_t stride) { return apply_conv<GroupedConv>(weight, stride, x); }
 
 at::Tensor grouped_conv_act(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, std::int64_t stride, Slope slope) {
-  return convolve({x}, ordered(weight, all_taps(), /*backward=*/false), all_taps(), Group(weight, stride), floats(bias), slope)[0];
+  return convolve({x}, weight, stride, /*backward=*/false, floats(bias), slope)[0];
 }
 
 }  // namespace cellcam::model::fused

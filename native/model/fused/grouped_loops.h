@@ -3,9 +3,8 @@
 
 namespace cellcam::model::fused {
 
-// Loops of 3x3 convolutions in groups of channels over pixels that are brought together by blocks of kLanes channels, which are one vector: (block,
-// row, column, lane). Groups are of 4 channels, two in a block, or take one block or several.
-constexpr std::int64_t kLanes = 8;
+// Loops of 3x3 convolutions in groups of channels over pixels that are brought together by blocks of `lanes` channels, which are one vector: (block,
+// row, column, lane). A block holds several groups or one, or a group takes several blocks.
 constexpr std::int64_t kMostTaps = 9;
 
 // Pixels that one reads to compute another: where they lie from the first of them on, for each of `blocks` blocks of a group, which are `block` floats
@@ -17,16 +16,20 @@ struct Taps {
 };
 
 struct GroupedLoops {
+  std::int64_t lanes;
   // Rows of output of one block, y = act(sum + bias); `bias` may be null, `slope` is as in rows.h. `x` is the first pixel that the first output sees,
   // `y_row` and `y_pixel` floats lie between the rows and the pixels of y.
   void (*convolve)(const float* x, const Taps& taps, const float* weight, const float* bias, float slope, std::int64_t rows, std::int64_t width, float* y,
                    std::int64_t y_row, std::int64_t y_pixel);
 
-  // dw += the products of x and dy (rows, width, kLanes), over all pixels.
+  // dw += the products of x and dy (rows, width, lanes), over all pixels.
   void (*gradient)(const float* x, const Taps& taps, const float* dy, std::int64_t rows, std::int64_t width, float* dw);
 };
 
 // For groups of so many channels, and outputs that see every stride-th pixel and row, on this CPU; null for others, and where it has no such vectors.
 const GroupedLoops* grouped_loops(std::int64_t group, std::int64_t stride);
+
+// The same for all nine taps in their order, by rows; may have more lanes.
+const GroupedLoops* whole_kernel_loops(std::int64_t group, std::int64_t stride);
 
 }  // namespace cellcam::model::fused
