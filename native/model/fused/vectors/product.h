@@ -52,7 +52,9 @@ void multiply(const float* piece, const float* panel, std::int64_t depth, const 
 
 template <int panels>
 inline void multiply_lists(const RowList* x, const float* panel, std::int64_t apart, SumTile to) {
+  const std::int64_t lines = (to.ahead->each() + to.rows - 1) / to.rows;
   for (const RowList* end = x + to.rows; x < end; ++x, to.sums += to.step) {
+    to.ahead->ask(lines);
     Vector sums[1][kVectors * panels];
     const char* y[panels];
 #pragma GCC unroll 12
@@ -86,6 +88,5 @@ inline void multiply_some_lists(const RowList* rows, const float* panel, std::in
 constexpr std::int64_t kWide = kLanes == 16 ? 8 : 6;
 
 void multiply_listed(const RowList* rows, const float* panel, std::int64_t apart, std::int64_t panels, const SumTile& to) {
-  to.ahead->ask(to.ahead->each());
   multiply_some_lists<kWide>(rows, panel, apart, panels, to);
 }
