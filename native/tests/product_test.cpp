@@ -27,7 +27,7 @@ struct Size {
 };
 // One value of depth; pieces of fewer rows; depths that are no multiple of a vector, and that take several blocks; fewer rows than threads;
 // enough rows for panels packed beforehand; more columns than rows.
-constexpr Size kSizes[] = {{1, 1, 16}, {7, 13, 32}, {64, 1100, 48}, {2, 600, 16}, {1030, 40, 80}, {700, 1030, 32}, {20, 9, 400}};
+constexpr Size kSizes[] = {{1, 1, 16}, {7, 13, 32}, {64, 1100, 48}, {2, 600, 16}, {1030, 40, 80}, {700, 1030, 32}, {20, 9, 400}, {100, 300, 208}};
 
 // The same values with NaN around them in memory, whose rows or columns lie together.
 at::Tensor framed(const at::Tensor& x, bool by_columns) {
@@ -67,7 +67,7 @@ const Register products("matrix products, on one thread and on several", [] {
 
 // Half or more of the left matrix zero: the last rows and panels fewer than are multiplied together; a depth that is no multiple of a vector; several
 // blocks of it; enough rows for panels packed beforehand. Those deep enough have as many zeros to the right.
-constexpr Size kSparse[] = {{64, 64, 336}, {83, 109, 352}, {70, 1109, 336}, {1031, 600, 368}, {528, 1500, 336}};
+constexpr Size kSparse[] = {{64, 64, 336}, {83, 109, 352}, {83, 141, 352}, {70, 1109, 336}, {1031, 600, 368}, {528, 1500, 336}};
 
 void check_zeros(const Size& s, double share, bool a_by_columns, bool b_by_columns) {
   const std::string what = text_of(s, a_by_columns, b_by_columns) + ", a share of " + std::to_string(share) + " zero";
@@ -91,7 +91,7 @@ const Register zeros("matrix products without what is zero, on one thread and on
   need_avx2();
   with_threads([] {
     for (const Size& s : kSparse) {
-      for (const double share : {.5, .9, .99}) {
+      for (const double share : {.5, .6, .9, .99}) {
         for (const bool a : {false, true}) {
           for (const bool b : {false, true}) check_zeros(s, share, a, b);
         }
@@ -106,7 +106,7 @@ const Register nothing("matrix products keep what is not a number", [] {
   a[3][5] = std::numeric_limits<float>::quiet_NaN();
   model::fused::multiply(a, b, c, {bias.const_data_ptr<float>(), 0, false});
   check(c[3].isnan().all().item<bool>() && c.isnan().sum().item<std::int64_t>() == 16, "NaN in one row alone");
-  const at::Tensor sparse = at::zeros({70, 80}), some = at::ones({80, 336}), sums = at::zeros({70, 336});
+  const at::Tensor sparse = at::zeros({70, 140}), some = at::ones({140, 336}), sums = at::zeros({70, 336});
   sparse[3][5] = std::numeric_limits<float>::quiet_NaN();
   model::fused::multiply(sparse, some, sums);
   check(sums[3].isnan().all().item<bool>() && sums.isnan().sum().item<std::int64_t>() == 336, "NaN in one row alone, among zeros");

@@ -27,7 +27,6 @@ constexpr std::int64_t kFewPieces = 2;                 // of a stretch that thre
 constexpr std::int64_t kShares = 4;                    // stretches of what is left, for each thread
 constexpr std::int64_t kFewRows = 512;                 // up to so many, threads pack panels as they need them instead of all of them beforehand
 
-constexpr double kMostKept = .58;                      // of a matrix, for leaving out its zeros to pay: the rest is multiplied at about this rate
 constexpr std::int64_t kLeastListed = 64;              // rows of such a matrix, and columns for each thread
 constexpr std::int64_t kWideListed = 160;              // columns in all, of deep ones for each thread: most are multiplied with five panels or six at a time
 constexpr std::int64_t kDeepListed = 1024;             // for a result that is transposed afterwards to pay
@@ -44,7 +43,7 @@ bool lists(const Operand& x, std::int64_t columns) {
     const std::int64_t row = (x.outer - rows) * s / (kSpots - 1), depth = (x.depth - depths) * (s * 5 % kSpots) / (kSpots - 1);
     for (std::int64_t i = 0; i < rows * depths; ++i) kept += *x.at(row + i % rows, depth + i / rows) != 0 ? 1 : 0;
   }
-  return static_cast<double>(kept) < kMostKept * static_cast<double>(kSpots * rows * depths);
+  return static_cast<double>(kept) < product_loops()->most_kept * static_cast<double>(kSpots * rows * depths);
 }
 
 const TileLoops& loops_of(Arithmetic arithmetic) { return arithmetic == Arithmetic::int16 ? *integer_loops() : product_loops()->tiles; }

@@ -164,9 +164,11 @@ constexpr std::int64_t kDepth = rows > kPanel ? 288 : 512;
 template <std::int64_t rows>
 constexpr std::int64_t kLeastListedDepth = rows > kPanel ? 2 * kListed + 1 : kListed;
 template <std::int64_t rows>
+constexpr double kMostKept = rows > kPanel ? .45 : .58;
+template <std::int64_t rows>
 constexpr ProductLoops loops_of(decltype(TileLoops::multiply) multiply, decltype(ProductLoops::multiply_listed) multiply_listed, std::int64_t wide) {
   return {{rows, kDepth<rows>, piece_size<rows>, panel_size, multiply, copy_pieces<rows>, copy_panels, transpose_pieces<rows>, transpose_panels},
-          multiply_listed, wide, kLeastListedDepth<rows>, list_columns, list_rows, transpose};
+          multiply_listed, wide, kLeastListedDepth<rows>, kMostKept<rows>, list_columns, list_rows, transpose};
 }
 
 namespace avx2 {

@@ -52,7 +52,8 @@ struct ProductLoops {
   // The product of to.rows listed rows, any number of them, and `panels` panels, up to `wide`, that begin `apart` floats after each other.
   void (*multiply_listed)(const RowList* rows, const float* panel, std::int64_t apart, std::int64_t panels, const SumTile& to);
   std::int64_t wide;
-  std::int64_t least_listed;  // depth for lists to pay
+  std::int64_t least_listed;  // depth for lists to pay,
+  double most_kept;           // and what share of a matrix may be other than zero: it is multiplied at about this rate
   // `width` columns of `depth` rows, and as many rows of `depth` columns.
   using List = void (*)(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, RowList* to);
   List list_columns, list_rows;
