@@ -5,12 +5,10 @@
 #include <ATen/autocast_mode.h>
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "model/fused/conv_views.h"
 #include "model/fused/grouped_loops.h"
-#include "model/fused/prefetch.h"
 #include "model/fused/threads.h"
 #include "model/switches.h"
 
@@ -21,12 +19,10 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t kChunk = 32;  // channels that are brought together at a time: two cache lines of a pixel, and whole groups
 constexpr std::int64_t kPacked = std::int64_t{1} << 15;  // floats of a strip: a quarter of a usual second-level cache
 constexpr std::int64_t kKernel = 3;
 constexpr std::int64_t kParts = 16;  // of all pixels and chunks, at least, for threads to share
 constexpr std::int64_t kMostUnstrided = 8;  // channels of a group of which every pixel is seen
-constexpr std::int64_t kAhead = 16;  // pixels that are asked for before they are read
 
 struct Size {
   std::int64_t images, height, width, channels;
@@ -37,10 +33,13 @@ struct Size {
 struct Group {
   std::int64_t channels, stride;
   const GroupedLoops* loops;
-  Group(const at::Tensor& weight, std::int64_t stride_, decltype(grouped_loops)& loops_of)
-      : channels(weight.size(1)), stride(stride_), loops(loops_of(channels, stride)) {}
+  Group(const at::Tensor& weight, std::int64_t stride_) : channels(weight.size(1)), stride(stride_), loops(grouped_loops(channels, stride)) {}
   std::int64_t lanes() const { return loops->lanes; }
   std::int64_t blocks() const { return (channels + lanes() - 1) / lanes(); }
+  std::int64_t lane(std::int64_t channel) const {
+    const std::int64_t groups = std::max<std::int64_t>(1, lanes() / channels), place = channel % lanes();
+    return groups == 1 ? place : place % channels * groups + place / channels;
+  }
   // The first of the blocks that lead to a block.
   std::int64_t first_block(std::int64_t block) const { return block / blocks() * blocks(); }
   std::int64_t outputs(std::int64_t inputs) const { return (inputs - 1) / stride + 1; }
@@ -115,32 +114,21 @@ struct Window {
 };
 
 // A window of a chunk of an NHWC tensor as (block, row, column, lane); zeros for what lies outside the image.
-template <std::int64_t kLanes>
-void pack_lanes(const at::Tensor& x, std::int64_t image, std::int64_t channel, const Window& w, float* out) {
-  constexpr std::int64_t kBlocks = kChunk / kLanes;
+void pack(const at::Tensor& x, std::int64_t image, std::int64_t channel, const Window& w, const GroupedLoops& loops, float* out) {
   const Size s(x);
   const std::int64_t first = std::clamp<std::int64_t>(-w.column, 0, w.columns), next = std::clamp<std::int64_t>(s.width - w.column, first, w.columns);
   const auto clear = [&](float* pixels, std::int64_t count) {
-    for (std::int64_t b = 0; b < kBlocks; ++b) std::fill_n(pixels + b * w.block(), count * kLanes, 0.0f);
+    for (std::int64_t b = 0; b < w.blocks(); ++b) std::fill_n(pixels + b * w.block(), count * w.lanes, 0.0f);
   };
-  for (std::int64_t r = 0; r < w.rows; ++r, out += w.columns * kLanes) {
+  for (std::int64_t r = 0; r < w.rows; ++r, out += w.columns * w.lanes) {
     if (w.row + r < 0 || w.row + r >= s.height) {
       clear(out, w.columns);
       continue;
     }
     clear(out, first);
-    clear(out + next * kLanes, w.columns - next);
-    const float* pixel = floats(x) + s.at(image, w.row + r, w.column + first) + channel;
-    for (std::int64_t c = first; c < next; ++c, pixel += s.channels) {
-      ask_for<1>(pixel + kAhead * s.channels);
-      ask_for<1>(pixel + kAhead * s.channels + kChunk / 2);
-      for (std::int64_t b = 0; b < kBlocks; ++b) std::memcpy(out + b * w.block() + c * kLanes, pixel + b * kLanes, sizeof(float) * kLanes);
-    }
+    clear(out + next * w.lanes, w.columns - next);
+    loops.gather(floats(x) + s.at(image, w.row + r, w.column + first) + channel, s.channels, next - first, out + first * w.lanes, w.block());
   }
-}
-
-void pack(const at::Tensor& x, std::int64_t image, std::int64_t channel, const Window& w, float* out) {
-  (w.lanes == 16 ? pack_lanes<16> : pack_lanes<8>)(x, image, channel, w, out);
 }
 
 // A kernel's place, and where what it is multiplied by lies from the first pixel on.
@@ -164,8 +152,8 @@ TapList all_taps(bool turned = false) {
 
 // Calls f(index in the weight, index in the loops' order) for all weights of these taps. `backward`: for outputs' gradients that lead to inputs'.
 template <typename F>
-void for_weights(const at::Tensor& weight, std::int64_t lanes, const TapList& taps, bool backward, const F& f) {
-  const std::int64_t group = weight.size(1), block = std::min(group, lanes), count = static_cast<std::int64_t>(taps.size());
+void for_weights(const at::Tensor& weight, const Group& order, const TapList& taps, bool backward, const F& f) {
+  const std::int64_t lanes = order.lanes(), group = weight.size(1), block = std::min(group, lanes), count = static_cast<std::int64_t>(taps.size());
   std::int64_t places[kMostTaps];
   for (std::size_t t = 0; t < taps.size(); ++t) places[t] = taps[t].place / kKernel * weight.stride(2) + taps[t].place % kKernel * weight.stride(3);
   const std::int64_t of_out = weight.stride(0), of_in = weight.stride(1);
@@ -173,7 +161,7 @@ void for_weights(const at::Tensor& weight, std::int64_t lanes, const TapList& ta
     for (std::int64_t to = begin; to < end; ++to) {
       const std::int64_t fixed = backward ? to / group * group * of_out + to % group * of_in : to * of_out, step = backward ? of_out : of_in;
       for (std::int64_t from = 0; from < group; ++from) {
-        const std::int64_t first = (to / lanes * (group / block) + from / block) * count * block * lanes + from % block * lanes + to % lanes;
+        const std::int64_t first = (to / lanes * (group / block) + from / block) * count * block * lanes + from % block * lanes + order.lane(to);
         for (std::int64_t t = 0; t < count; ++t) f(fixed + from * step + places[t], first + t * block * lanes);
       }
     }
@@ -183,7 +171,7 @@ void for_weights(const at::Tensor& weight, std::int64_t lanes, const TapList& ta
 std::vector<float> ordered(const at::Tensor& weight, const Group& group, const TapList& taps, bool backward) {
   std::vector<float> out(static_cast<std::size_t>(weight.size(0) * weight.size(1)) * taps.size());
   const float* values = floats(weight);
-  for_weights(weight, group.lanes(), taps, backward, [&](std::int64_t from, std::int64_t to) { out[static_cast<std::size_t>(to)] = values[from]; });
+  for_weights(weight, group, taps, backward, [&](std::int64_t from, std::int64_t to) { out[static_cast<std::size_t>(to)] = values[from]; });
   return out;
 }
 
@@ -202,7 +190,7 @@ Window seen_by(const Strip& strip, std::int64_t width, const Group& group) {
 // y = act(conv(x) + bias); `backward`: for outputs' gradients that lead to inputs', where the stride is 1.
 variable_list convolve(const variable_list& x, const at::Tensor& weight, std::int64_t stride, bool backward = false, const float* bias = nullptr,
                        Slope slope = 1) {
-  const Group group(weight, stride, whole_kernel_loops);
+  const Group group(weight, stride);
   const TapList list = all_taps(/*turned=*/backward);
   const std::vector<float> weights = ordered(weight, group, list, backward);
   variable_list y;
@@ -213,7 +201,7 @@ variable_list convolve(const variable_list& x, const at::Tensor& weight, std::in
     const Size s(out);
     const Window window = seen_by(strip, s.width, group);
     const Taps taps = taps_of(list, window, group);
-    pack(x[strip.view], strip.image, strip.channel, window, memory);
+    pack(x[strip.view], strip.image, strip.channel, window, *group.loops, memory);
     for (std::int64_t b = 0; b < window.blocks(); ++b) {
       const std::int64_t channel = strip.channel + b * window.lanes;
       group.loops->convolve(memory + group.first_block(b) * window.block(), taps, weights.data() + first_weight(group, taps.count, channel),
@@ -232,7 +220,7 @@ std::vector<std::pair<std::int64_t, std::int64_t>> line_of(std::int64_t parity) 
 
 // The gradients of inputs of which outputs see every other pixel: four convolutions, one for each parity of rows and columns.
 variable_list spread_gradient(const variable_list& x, const variable_list& dy, const at::Tensor& weight) {
-  const Group group(weight, 1, grouped_loops);
+  const Group group(weight, 1);
   struct Phase {
     std::int64_t row, column;
     TapList taps;
@@ -254,7 +242,7 @@ variable_list spread_gradient(const variable_list& x, const variable_list& dy, c
   Strips(dy, room).each([&](const Strip& strip, float* memory) {
     const Size s(x[strip.view]);
     const Window window{strip.first, 0, strip.rows + 1, dy[strip.view].size(3) + 1, group.lanes()};
-    pack(dy[strip.view], strip.image, strip.channel, window, memory);
+    pack(dy[strip.view], strip.image, strip.channel, window, *group.loops, memory);
     for (const Phase& p : phases) {
       const Taps taps = taps_of(p.taps, window, group);
       const std::int64_t row = 2 * strip.first + p.row, rows = std::min(strip.rows, (s.height - row + 1) / 2), width = (s.width - p.column + 1) / 2;
@@ -271,7 +259,7 @@ variable_list spread_gradient(const variable_list& x, const variable_list& dy, c
 }
 
 at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, const at::Tensor& weight, std::int64_t stride) {
-  const Group group(weight, stride, whole_kernel_loops);
+  const Group group(weight, stride);
   const TapList list = all_taps();
   const Strips strips(dy, [&](std::int64_t rows, std::int64_t width) { return kChunk * (group.seen(rows) * group.seen(width) + rows * width); });
   // So many for any number of threads, of which sums are not to depend.
@@ -288,8 +276,8 @@ at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, cons
     const Window window = seen_by(strip, width, group), of_dy{strip.first, 0, strip.rows, width, group.lanes()};
     const Taps taps = taps_of(list, window, group);
     float* gradients = memory + window.floats();
-    pack(x[strip.view], strip.image, strip.channel, window, memory);
-    pack(dy[strip.view], strip.image, strip.channel, of_dy, gradients);
+    pack(x[strip.view], strip.image, strip.channel, window, *group.loops, memory);
+    pack(dy[strip.view], strip.image, strip.channel, of_dy, *group.loops, gradients);
     for (std::int64_t b = 0; b < window.blocks(); ++b) {
       group.loops->gradient(memory + group.first_block(b) * window.block(), taps, gradients + b * of_dy.block(), strip.rows, width,
                             sums_of(part, strip.channel + b * window.lanes));
@@ -298,7 +286,7 @@ at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, cons
   const at::Tensor dw = at::empty_like(weight);
   float* sums = dw.data_ptr<float>();
   const float* of_part = floats(partial);
-  for_weights(dw, group.lanes(), list, /*backward=*/false, [&](std::int64_t to, std::int64_t from) {
+  for_weights(dw, group, list, /*backward=*/false, [&](std::int64_t to, std::int64_t from) {
     float sum = 0;
     for (std::int64_t part = 0; part < parts; ++part) sum += of_part[part * weight.numel() + from];
     sums[to] = sum;

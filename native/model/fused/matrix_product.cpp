@@ -258,13 +258,13 @@ class Product {
       for (std::int64_t i = 0; i < blocks.count(); ++i) {
         const Range k = blocks[i];
         const bool last = i + 1 == blocks.count();
-        Ahead ahead;
-        a_.add_to(ahead, rows(last ? following : pieces), blocks[last ? 0 : i + 1]);
-        if (b_ && !b_->deep && !last) b_->add_to(ahead, {panels.first * kPanel, panels.next * kPanel}, blocks[i + 1]);
-        ahead.share(pieces.size() * Left::products(panels, k.size()));
         const Left left(tiles_, a_, rows(pieces), k, right + group);
         for (std::int64_t g = 0; g < groups; ++g) {
-          const Range some = panels.cut(g, groups);
+          const Range some = panels.cut(g, groups), next = g + 1 < groups ? panels.cut(g + 1, groups) : last ? Range{0, 0} : panels.cut(0, groups);
+          Ahead ahead;
+          a_.add_to(ahead, rows(last ? following : pieces).cut(g, groups), blocks[last ? 0 : i + 1]);
+          if (b_) b_->add_to(ahead, {next.first * kPanel, next.next * kPanel}, g + 1 < groups ? k : blocks[last ? 0 : i + 1]);
+          ahead.share(pieces.size() * Left::products(some, k.size()));
           PanelGroup read{right, tiles_.panel_size(k.size()), some};
           if (b_) {
             b_->pack_panels(tiles_, some, k, right, read.apart);

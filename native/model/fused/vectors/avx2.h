@@ -6,7 +6,20 @@ struct Vector {
   __m256 v;
   static Vector load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static Vector all(float value) { return {_mm256_set1_ps(value)}; }
+  // The n values that are there, again and again.
+  template <int n>
+  static Vector repeat(const float* p) {
+    static_assert(n == 1 || n == 2);
+    if constexpr (n == 1) return {_mm256_broadcast_ss(p)};
+    double two;
+    __builtin_memcpy(&two, p, sizeof two);
+    return {_mm256_castpd_ps(_mm256_set1_pd(two))};
+  }
   static Vector zero() { return {_mm256_setzero_ps()}; }
+  // The lanes with these numbers.
+  Vector at(const std::int32_t (&lanes)[kLanes]) const {
+    return {_mm256_permutevar8x32_ps(v, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes)))};
+  }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
 };
 inline Vector operator+(Vector x, Vector y) { return {_mm256_add_ps(x.v, y.v)}; }
