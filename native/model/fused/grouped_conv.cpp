@@ -36,6 +36,7 @@ struct Group {
   Group(const at::Tensor& weight, std::int64_t stride_) : channels(weight.size(1)), stride(stride_), loops(grouped_loops(channels, stride)) {}
   std::int64_t lanes() const { return loops->lanes; }
   std::int64_t blocks() const { return (channels + lanes() - 1) / lanes(); }
+  // Where an output channel is in its block (grouped_loops.h).
   std::int64_t lane(std::int64_t channel) const {
     const std::int64_t groups = std::max<std::int64_t>(1, lanes() / channels), place = channel % lanes();
     return groups == 1 ? place : place % channels * groups + place / channels;
