@@ -6,6 +6,8 @@
 
 #include "check.h"
 #include "error.h"
+#include "generated.h"
+#include "model/switches.h"
 #include "reference.h"
 #include "training/adam.h"
 #include "training/batch_queue.h"
@@ -94,6 +96,44 @@ const Register groups("groups have rates of their own and frozen parameters stan
   check_near(b.item<double>(), -1e-3, 1e-6, "the body's step");
   check(at::equal(c.detach(), at::zeros({1})), "a frozen parameter moved");
   check(at::equal(adam.state().back().second, at::tensor({1.0f, 1.0f, 0.0f})), "steps");
+});
+
+// Once no step is under way, a gradient stays where it is.
+void check_unhooked(at::Tensor parameter) {
+  parameter.mutable_grad() = at::Tensor();
+  parameter.sum().backward();
+  check(parameter.grad().defined(), "the gradient was taken behind the step");
+}
+
+const Register early_steps("parameters that take their step as soon as their gradient is there end up where others do", [] {
+  constexpr std::int64_t kLarge = 40000;
+  const auto leaf = [](const std::string& key, at::IntArrayRef sizes) { return uniforms(key, 1, sizes).requires_grad_(true); };
+  const auto train = [&](bool early) {
+    at::Tensor head = leaf("head", {kLarge}), body = leaf("body", {8, kLarge / 32, 2, 2}).detach().contiguous(at::MemoryFormat::ChannelsLast).requires_grad_(true);
+    at::Tensor small = leaf("small", {3}), frozen = leaf("frozen", {kLarge}).set_requires_grad(false);
+    training::Adam adam({{"head.h", head}, {"b", body}, {"s", small}, {"f", frozen}}, {0.9, 0.999, 1e-8, {{"head.", 10}}});
+    for (int t = 1; t <= 3; ++t) {
+      const at::Tensor rate = at::scalar_tensor(1e-2 / t, at::kDouble), x = uniforms("x", t, {kLarge}) - .5;
+      // `head` is read twice: its step waits for both gradients.
+      const auto loss = [&] { return (head * x).sum() * small.sum() + (head * body.reshape({-1}).narrow(0, 0, kLarge)).sin().sum() + (frozen * head).sum(); };
+      adam.zero_grad();
+      if (early) {
+        const training::Adam::Early steps(adam, rate);
+        loss().backward();
+        check(!head.grad().defined() && !body.grad().defined() && small.grad().defined(), "gradients that are left");
+      } else {
+        loss().backward();
+      }
+      adam.step(rate);
+    }
+    check_unhooked(head);
+    std::vector<at::Tensor> out{head.detach(), body.detach(), small.detach(), frozen.detach()};
+    for (const auto& [name, value] : adam.state()) out.push_back(value);
+    return out;
+  };
+  if (!model::switched_on("CELLCAM_EARLY_STEPS")) throw Skipped("CELLCAM_EARLY_STEPS=0");
+  const std::vector<at::Tensor> early = train(true), all_at_once = train(false);
+  for (std::size_t i = 0; i < early.size(); ++i) check(at::equal(early[i], all_at_once[i]), "value " + std::to_string(i) + " differs");
 });
 
 const Register in_order("batches arrive in order whatever the number of loader threads", [] {

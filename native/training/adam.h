@@ -1,4 +1,5 @@
 #pragma once
+#include <memory>
 #include <optional>
 
 #include "checkpoint/state_dict.h"
@@ -29,6 +30,21 @@ class Adam {
 
   Adam(checkpoint::NamedTensors parameters, const AdamOptions& options);
 
+  // While this lives, large parameters on the CPU take their step as soon as their gradient is there, while that and the parameter are in the caches,
+  // and the gradient goes; step() is then the others'. CELLCAM_EARLY_STEPS=0 leaves all to it.
+  class Early {
+   public:
+    // learning_rate as in step().
+    Early(Adam& adam, const at::Tensor& learning_rate);
+    ~Early();
+    Early(const Early&) = delete;
+    Early& operator=(const Early&) = delete;
+
+   private:
+    class Hook;
+    Adam& adam_;
+  };
+
   void zero_grad();
   std::vector<at::Tensor> gradients() const;  // of all that are learned; one without a gradient is an error
   // learning_rate: a scalar, read where the parameters are unless it lies on the CPU.
@@ -39,12 +55,15 @@ class Adam {
   void load(const checkpoint::NamedTensors& state);
 
  private:
-  // Parameters that share a learning rate, without those that are frozen now.
+  // Parameters that share a learning rate.
   struct Group {
     double factor;
     std::vector<at::Tensor> parameters, gradients, exp_avg, exp_avg_sq, steps;
   };
+  void add(std::size_t i, Group& group);
+  // All that are learned and have not taken their step yet.
   std::vector<Group> groups();
+  void step(const Group& group, const at::Tensor& learning_rate, const std::optional<Scaled>& scaled);
   double factor_of(const std::string& name) const;
   at::Tensor gradient(std::size_t i) const;
 
@@ -52,6 +71,7 @@ class Adam {
   std::vector<std::string> names_;
   std::vector<at::Tensor> parameters_, exp_avg_, exp_avg_sq_;
   std::vector<at::Tensor> steps_;  // one float scalar a parameter, as the fused kernel wants them
+  std::vector<bool> early_;        // those that took this step already
 };
 
 }  // namespace cellcam::training

@@ -65,7 +65,10 @@ Trainer::Pass Trainer::forward(const at::Tensor& images, const at::Tensor& targe
 void Trainer::optimise(const at::Tensor& loss, const at::Tensor& learning_rate) {
   adam_.zero_grad();
   if (options_.precision != model::Precision::fp16) {
-    loss.backward();
+    {
+      const Adam::Early early(adam_, learning_rate);
+      loss.backward();
+    }
     adam_.step(learning_rate);
     return;
   }
