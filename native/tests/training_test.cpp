@@ -109,7 +109,8 @@ const Register early_steps("parameters that take their step as soon as their gra
   constexpr std::int64_t kLarge = 40000;
   const auto leaf = [](const std::string& key, at::IntArrayRef sizes) { return uniforms(key, 1, sizes).requires_grad_(true); };
   const auto train = [&](bool early) {
-    at::Tensor head = leaf("head", {kLarge}), body = leaf("body", {8, kLarge / 32, 2, 2}).detach().contiguous(at::MemoryFormat::ChannelsLast).requires_grad_(true);
+    at::Tensor head = leaf("head", {kLarge});
+    at::Tensor body = leaf("body", {8, kLarge / 32, 2, 2}).detach().contiguous(at::MemoryFormat::ChannelsLast).requires_grad_(true);
     at::Tensor small = leaf("small", {3}), frozen = leaf("frozen", {kLarge}).set_requires_grad(false);
     training::Adam adam({{"head.h", head}, {"b", body}, {"s", small}, {"f", frozen}}, {0.9, 0.999, 1e-8, {{"head.", 10}}});
     for (int t = 1; t <= 3; ++t) {

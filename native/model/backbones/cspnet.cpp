@@ -22,8 +22,7 @@ class CspBottleneck : public ResidualBlock {
         conv3_(*this, "conv3", {width, width, 1}) {}
 
   Views forward(const Views& x) override {
-    const Views y = conv2_(conv1_(x, kLeaky), kLeaky);
-    return conv3_(y, kLeaky, x.again());
+    return conv3_(conv2_.for_conv(conv1_.for_conv(x, kLeaky), kLeaky), kLeaky, x.again());
   }
   torch::nn::BatchNorm2d last_norm() const override { return conv3_.norm(); }
 
@@ -46,13 +45,13 @@ class CspStage : public Layer {
   }
 
   Views forward(const Views& x) override {
-    const Views expanded = expand_(down_ ? down_(x, kLeaky) : x, kNothing);
+    const Views expanded = expand_(down_ ? down_.for_conv(x, kLeaky) : fused::ConvInput(x), kNothing);
     const std::int64_t half = expanded.whole.size(1) / 2;
     const Views passing = expanded.map([&](const torch::Tensor& view) { return view.narrow(1, 0, half); });
     Views y = expanded.map([&](const torch::Tensor& view) { return view.narrow(1, half, half).contiguous(view.suggest_memory_format()); });
     for (const auto& block : blocks_) y = cancellation_point(block->forward(y));
     y = transition_b_(y, kLeaky);
-    return transition_({at::cat({passing.whole, y.whole}, 1), y.tiles.defined() ? at::cat({passing.tiles, y.tiles}, 1) : at::Tensor()}, kLeaky);
+    return transition_(Views(at::cat({passing.whole, y.whole}, 1), y.tiles.defined() ? at::cat({passing.tiles, y.tiles}, 1) : at::Tensor()), kLeaky);
   }
 
  private:

@@ -87,9 +87,14 @@ ConvNorm::ConvNorm(torch::nn::Module& parent, const std::string& conv_name, cons
 ConvNorm::ConvNorm(torch::nn::Module& parent, const std::string& name, const ConvShape& shape)
     : ConvNorm(part(parent, name), "conv", "bn", shape) {}
 
-Views ConvNorm::convolve(const Views& x) {
+Views ConvNorm::convolve(const fused::ConvInput& in) {
   const ConvShape& shape = folded_->shape();
-  if (fused::pointwise_fits(x, conv_->weight, shape.groups)) return fused::pointwise_conv(x, conv_->weight, shape.stride);
+  const Views& x = in.x;
+  const bool pointwise = fused::pointwise_fits(x, conv_->weight, shape.groups);
+  const bool grouped = fused::groups_fit(x, conv_->weight, shape.stride, shape.groups);
+  if (in.norm != nullptr && !grouped && !(pointwise && shape.stride == 1)) return convolve(fused::norm_act(x, *in.norm, in.slope));
+  if (pointwise) return fused::pointwise_conv(in, conv_->weight, shape.stride);
+  if (grouped) return fused::grouped_conv(in, conv_->weight, shape.stride);
   if (shape.kernel == 1 && shape.stride == 1 && fused::joins(x)) return fused::joint_conv(x, conv_->weight);
   if (fused::stem_fits(x, conv_->weight, shape.groups)) return fused::stem_conv(x, conv_->weight, shape.stride);
   if (fused::winograd_fits(x, conv_->weight, shape.stride, shape.groups, /*weight_kept=*/false)) {
@@ -98,13 +103,23 @@ Views ConvNorm::convolve(const Views& x) {
   if (fused::joins_spatially(x, conv_->weight, shape.stride, shape.groups)) {
     return fused::joint_spatial_conv(x, conv_->weight, shape.stride, shape.padding());
   }
-  if (fused::groups_fit(x, conv_->weight, shape.stride, shape.groups)) return fused::grouped_conv(x, conv_->weight, shape.stride);
   return x.map([&](const torch::Tensor& view) { return conv_->forward(view); });
 }
 
-Views ConvNorm::operator()(const Views& x, fused::Slope slope, const Views& residual) {
-  if (folds(norm_)) return each(x, residual, [&](const auto& view, const auto& added) -> Output { return {(*folded_)(view, *conv_, *norm_, slope, added), {}}; });
+Views ConvNorm::operator()(const fused::ConvInput& x, fused::Slope slope, const Views& residual) {
+  if (!folds(norm_)) return act(convolve(x), slope, residual);
+  return each(x.x, residual, [&](const auto& view, const auto& added) -> Output { return {(*folded_)(view, *conv_, *norm_, slope, added), {}}; });
+}
+
+fused::ConvInput ConvNorm::for_conv(const fused::ConvInput& x, fused::Slope slope) {
+  static const bool on = switched_on("CELLCAM_NORM_AS_READ");
+  if (!on || folds(norm_)) return (*this)(x, slope);
   const Views y = convolve(x);
+  if (norm_->is_training() && fused::fits(y)) return {y, *norm_, slope};
+  return act(y, slope, {});
+}
+
+Views ConvNorm::act(const Views& y, fused::Slope slope, const Views& residual) {
   if (norm_->is_training() && fused::fits(y)) return fused::norm_act(y, *norm_, slope, residual);
   return each(y, residual, [&](const auto& view, const auto& added) -> Output {
     if (norm_->is_training() && fused::gpu::fits(view)) return fused::gpu::norm_act(view, *norm_, slope, added);
@@ -113,9 +128,9 @@ Views ConvNorm::operator()(const Views& x, fused::Slope slope, const Views& resi
   });
 }
 
-Views ConvNorm::excited(const Views& x, SqueezeExcite& excite, const Views& residual) {
+Views ConvNorm::excited(const fused::ConvInput& x, SqueezeExcite& excite, const Views& residual) {
   if (folds(norm_)) {
-    return each(x, residual, [&](const auto& view, const auto& added) -> Output {
+    return each(x.x, residual, [&](const auto& view, const auto& added) -> Output {
       if (fused::gpu::fits(added)) {
         auto [y, shift] = folded_->without_shift(view, *conv_, *norm_);
         const torch::Tensor means = y.mean({2, 3}, /*keepdim=*/false, at::kFloat).add_(shift);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "model/backbones/folded_conv.h"
+#include "model/fused/conv_input.h"
 #include "model/fused/norm_act.h"
 
 namespace cellcam::model {
@@ -63,15 +64,20 @@ class ConvNorm {
   explicit operator bool() const { return !conv_.is_empty(); }
 
   // act(norm(conv(x)) + residual). `residual` may be undefined, and is used up where no gradients are wanted.
-  Views operator()(const Views& x, fused::Slope slope, const Views& residual = {});
+  Views operator()(const fused::ConvInput& x, fused::Slope slope, const Views& residual = {});
+
+  // act(norm(conv(x))) for a convolution: in training that computes the norm as it reads, if it can, and nothing is written in between.
+  // CELLCAM_NORM_AS_READ=0 turns it off.
+  fused::ConvInput for_conv(const fused::ConvInput& x, fused::Slope slope);
 
   // relu(n * excitation(n) + residual) with n = norm(conv(x)); `residual` likewise.
-  Views excited(const Views& x, SqueezeExcite& excite, const Views& residual);
+  Views excited(const fused::ConvInput& x, SqueezeExcite& excite, const Views& residual);
 
   torch::nn::BatchNorm2d norm() const { return norm_; }
 
  private:
-  Views convolve(const Views& x);
+  Views convolve(const fused::ConvInput& x);
+  Views act(const Views& y, fused::Slope slope, const Views& residual);
 
   torch::nn::Conv2d conv_{nullptr};
   torch::nn::BatchNorm2d norm_{nullptr};

@@ -29,7 +29,7 @@ class RegNetBlock : public ResidualBlock {
   }
 
   Views forward(const Views& x) override {
-    const Views y = se_->forward(conv2_(conv1_(x, kRelu), kRelu));
+    const Views y = se_->forward(conv2_(conv1_.for_conv(x, kRelu), kRelu));
     return conv3_(y, kRelu, downsample_ ? downsample_(x.again(), kNothing) : x.again());
   }
   torch::nn::BatchNorm2d last_norm() const override { return conv3_.norm(); }

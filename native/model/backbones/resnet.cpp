@@ -52,7 +52,7 @@ class Bottleneck : public Block {
       : Bottleneck(config, in, planes * config.base_width / 64 * config.groups, planes * 4, stride) {}
 
   Views forward(const Views& x) override {
-    const Views y = conv2_(conv1_(x, kRelu), kRelu);
+    const fused::ConvInput y = conv2_.for_conv(conv1_.for_conv(x, kRelu), kRelu);
     return se_ ? conv3_.excited(y, *se_, shortcut(x.again())) : conv3_(y, kRelu, shortcut(x.again()));
   }
   torch::nn::BatchNorm2d last_norm() const override { return conv3_.norm(); }

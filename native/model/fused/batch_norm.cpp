@@ -51,4 +51,29 @@ NormGradient::NormGradient(const std::vector<double>& sum, const std::vector<dou
   }
 }
 
+GradientFactors NormGradient::factors() const {
+  GradientFactors f(a.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    f.a[i] = static_cast<float>(a[i]);
+    f.b[i] = static_cast<float>(b[i]);
+    f.c[i] = static_cast<float>(c[i]);
+  }
+  return f;
+}
+
+Activation activation_of(const at::Tensor& statistics, Slope slope) {
+  const float* scale = floats(statistics) + 2 * statistics.size(1);
+  return {scale, scale + statistics.size(1), slope};
+}
+
+NormActGradient norm_act_gradient(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& statistics, Slope slope,
+                                  const at::Tensor& dx) {
+  const Shape s(x);
+  const Activation act = activation_of(statistics, slope);
+  const ImageSums sums = gradient_sums(dy, x, s.whole(), floats(statistics), act);
+  const NormGradient norm(sums.sum, sums.other, weight, statistics, static_cast<double>(s.rows()));
+  gradient(dy, x, act, norm.factors(), dx);
+  return {norm.weight, norm.bias};
+}
+
 }  // namespace cellcam::model::fused

@@ -22,6 +22,17 @@ struct NormGradient {
 
   NormGradient(const std::vector<double>& sum, const std::vector<double>& products, const at::Tensor& weight_in,
                const at::Tensor& statistics, double n);
+  GradientFactors factors() const;
 };
+
+// act(norm(x)) from such statistics.
+Activation activation_of(const at::Tensor& statistics, Slope slope);
+
+// The gradients of act(norm(x)) with respect to the norm's weight and bias and, to dx, which may be dy, to x.
+struct NormActGradient {
+  at::Tensor weight, bias;
+};
+NormActGradient norm_act_gradient(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& statistics, Slope slope,
+                                  const at::Tensor& dx);
 
 }  // namespace cellcam::model::fused

@@ -9,6 +9,7 @@
 
 #include "model/fused/conv_views.h"
 #include "model/fused/grouped_loops.h"
+#include "model/fused/joint.h"
 #include "model/fused/threads.h"
 #include "model/switches.h"
 
@@ -16,7 +17,6 @@ namespace cellcam::model::fused {
 
 namespace {
 
-using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr std::int64_t kPacked = std::int64_t{1} << 15;  // floats of a strip: a quarter of a usual second-level cache
@@ -114,8 +114,11 @@ struct Window {
   std::int64_t floats() const { return blocks() * block(); }
 };
 
-// A window of a chunk of an NHWC tensor as (block, row, column, lane); zeros for what lies outside the image.
-void pack(const at::Tensor& x, std::int64_t image, std::int64_t channel, const Window& w, const GroupedLoops& loops, float* out) {
+const Activation* of_view(const Activations& all, std::size_t view) { return all.empty() ? nullptr : &all[view]; }
+
+// A window of a strip's chunk of an NHWC tensor as (block, row, column, lane), activated if `before` is not null; zeros for what lies outside the image.
+void pack(const at::Tensor& x, const Strip& strip, const Window& w, const GroupedLoops& loops, float* out, const Activation* before = nullptr) {
+  const Activation of_chunk = before == nullptr ? Activation{} : Activation{before->scale + strip.channel, before->shift + strip.channel, before->slope};
   const Size s(x);
   const std::int64_t first = std::clamp<std::int64_t>(-w.column, 0, w.columns), next = std::clamp<std::int64_t>(s.width - w.column, first, w.columns);
   const auto clear = [&](float* pixels, std::int64_t count) {
@@ -128,7 +131,8 @@ void pack(const at::Tensor& x, std::int64_t image, std::int64_t channel, const W
     }
     clear(out, first);
     clear(out + next * w.lanes, w.columns - next);
-    loops.gather(floats(x) + s.at(image, w.row + r, w.column + first) + channel, s.channels, next - first, out + first * w.lanes, w.block());
+    loops.gather(floats(x) + s.at(strip.image, w.row + r, w.column + first) + strip.channel, s.channels, next - first, out + first * w.lanes, w.block(),
+                 before == nullptr ? nullptr : &of_chunk);
   }
 }
 
@@ -179,34 +183,34 @@ std::vector<float> ordered(const at::Tensor& weight, const Group& group, const T
 // Where the weights of a block of outputs, from a channel on, begin among those of `taps` taps.
 std::int64_t first_weight(const Group& group, std::int64_t taps, std::int64_t channel) { return channel * group.channels * taps; }
 
-at::Tensor image_like(const at::Tensor& x, std::int64_t height, std::int64_t width) {
-  return at::empty({x.size(0), x.size(1), height, width}, x.options().memory_format(kNhwc));
-}
-
 // The window that a strip of outputs sees.
 Window seen_by(const Strip& strip, std::int64_t width, const Group& group) {
   return {strip.first * group.stride - 1, -1, group.seen(strip.rows), group.seen(width), group.lanes()};
 }
 
-// y = act(conv(x) + bias); `backward`: for outputs' gradients that lead to inputs', where the stride is 1.
-variable_list convolve(const variable_list& x, const at::Tensor& weight, std::int64_t stride, bool backward = false, const float* bias = nullptr,
-                       Slope slope = 1) {
+struct How {
+  Activations before{};
+  const float* bias = nullptr;  // then an activation follows
+  Slope slope = 1;
+  bool backward = false;  // for outputs' gradients that lead to inputs', where the stride is 1
+};
+
+variable_list convolve(const variable_list& x, const at::Tensor& weight, std::int64_t stride, const How& how) {
   const Group group(weight, stride);
-  const TapList list = all_taps(/*turned=*/backward);
-  const std::vector<float> weights = ordered(weight, group, list, backward);
-  variable_list y;
-  for (const at::Tensor& view : x) y.push_back(image_like(view, group.outputs(view.size(2)), group.outputs(view.size(3))));
+  const TapList list = all_taps(/*turned=*/how.backward);
+  const std::vector<float> weights = ordered(weight, group, list, how.backward);
+  const variable_list y = to_list(joint_outputs(to_views(x), x[0].size(1), stride));
   const auto room = [&](std::int64_t rows, std::int64_t width) { return kChunk * group.seen(rows) * group.seen(width); };
   Strips(y, room).each([&](const Strip& strip, float* memory) {
     const at::Tensor& out = y[strip.view];
     const Size s(out);
     const Window window = seen_by(strip, s.width, group);
     const Taps taps = taps_of(list, window, group);
-    pack(x[strip.view], strip.image, strip.channel, window, *group.loops, memory);
+    pack(x[strip.view], strip, window, *group.loops, memory, of_view(how.before, strip.view));
     for (std::int64_t b = 0; b < window.blocks(); ++b) {
       const std::int64_t channel = strip.channel + b * window.lanes;
       group.loops->convolve(memory + group.first_block(b) * window.block(), taps, weights.data() + first_weight(group, taps.count, channel),
-                            bias == nullptr ? nullptr : bias + channel, slope, strip.rows, s.width,
+                            how.bias == nullptr ? nullptr : how.bias + channel, how.slope, strip.rows, s.width,
                             out.data_ptr<float>() + s.at(strip.image, strip.first, 0) + channel, s.width * s.channels, s.channels);
     }
   });
@@ -237,13 +241,12 @@ variable_list spread_gradient(const variable_list& x, const variable_list& dy, c
       phases.push_back({row, column, taps, ordered(weight, group, taps, /*backward=*/true)});
     }
   }
-  variable_list dx;
-  for (const at::Tensor& view : x) dx.push_back(image_like(view, view.size(2), view.size(3)));
+  const variable_list dx = to_list(joint_like(to_views(x)));
   const auto room = [&](std::int64_t rows, std::int64_t width) { return kChunk * (rows + 1) * (width + 1); };
   Strips(dy, room).each([&](const Strip& strip, float* memory) {
     const Size s(x[strip.view]);
     const Window window{strip.first, 0, strip.rows + 1, dy[strip.view].size(3) + 1, group.lanes()};
-    pack(dy[strip.view], strip.image, strip.channel, window, *group.loops, memory);
+    pack(dy[strip.view], strip, window, *group.loops, memory);
     for (const Phase& p : phases) {
       const Taps taps = taps_of(p.taps, window, group);
       const std::int64_t row = 2 * strip.first + p.row, rows = std::min(strip.rows, (s.height - row + 1) / 2), width = (s.width - p.column + 1) / 2;
@@ -259,7 +262,7 @@ variable_list spread_gradient(const variable_list& x, const variable_list& dy, c
   return dx;
 }
 
-at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, const at::Tensor& weight, std::int64_t stride) {
+at::Tensor weight_gradient(const variable_list& x, const Activations& before, const variable_list& dy, const at::Tensor& weight, std::int64_t stride) {
   const Group group(weight, stride);
   const TapList list = all_taps();
   const Strips strips(dy, [&](std::int64_t rows, std::int64_t width) { return kChunk * (group.seen(rows) * group.seen(width) + rows * width); });
@@ -277,8 +280,8 @@ at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, cons
     const Window window = seen_by(strip, width, group), of_dy{strip.first, 0, strip.rows, width, group.lanes()};
     const Taps taps = taps_of(list, window, group);
     float* gradients = memory + window.floats();
-    pack(x[strip.view], strip.image, strip.channel, window, *group.loops, memory);
-    pack(dy[strip.view], strip.image, strip.channel, of_dy, *group.loops, gradients);
+    pack(x[strip.view], strip, window, *group.loops, memory, of_view(before, strip.view));
+    pack(dy[strip.view], strip, of_dy, *group.loops, gradients);
     for (std::int64_t b = 0; b < window.blocks(); ++b) {
       group.loops->gradient(memory + group.first_block(b) * window.block(), taps, gradients + b * of_dy.block(), strip.rows, width,
                             sums_of(part, strip.channel + b * window.lanes));
@@ -295,24 +298,16 @@ at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, cons
   return dw;
 }
 
-struct GroupedConv : torch::autograd::Function<GroupedConv> {
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& weight, std::int64_t stride, const at::Tensor& whole,
-                               const std::optional<at::Tensor>& tiles) {
-    const Unrecorded unrecorded;
-    const variable_list x = list_of(whole, tiles);
-    save(ctx, weight, stride, x);
-    return convolve(x, weight, stride);
+struct GroupedConv {
+  static variable_list forward(const variable_list& x, const at::Tensor& weight, std::int64_t stride, const Activations& activations) {
+    return convolve(x, weight, stride, {.before = activations});
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    const Unrecorded unrecorded;
-    const auto [x, dy, weight, stride] = SavedConv(ctx, gradients);
-    variable_list out(4);
-    if (ctx->needs_input_grad(0)) out[0] = weight_gradient(x, dy, weight, stride);
-    if (ctx->needs_input_grad(1)) {
-      const variable_list dx = stride == 1 ? convolve(dy, weight, stride, /*backward=*/true) : spread_gradient(x, dy, weight);
-      std::copy(dx.begin(), dx.end(), out.begin() + 2);
-    }
+  static ConvGradients backward(const variable_list& x, const at::Tensor& weight, std::int64_t stride, const Activations& activations,
+                                const variable_list& dy, const Wanted& wanted) {
+    ConvGradients out;
+    if (wanted.weight) out.weight = weight_gradient(x, activations, dy, weight, stride);
+    if (wanted.x) out.x = stride == 1 ? convolve(dy, weight, stride, {.backward = true}) : spread_gradient(x, dy, weight);
     return out;
   }
 };
@@ -328,10 +323,10 @@ bool groups_fit(const Views& x, const at::Tensor& weight, std::int64_t stride, s
          (!x.tiles.defined() || fits(x.tiles)) && !at::autocast::is_autocast_enabled(at::kCPU) && grouped_loops(group, stride) != nullptr;
 }
 
-Views grouped_conv(const Views& x, const at::Tensor& weight, std::int64_t stride) { return apply_conv<GroupedConv>(weight, stride, x); }
+Views grouped_conv(const ConvInput& x, const at::Tensor& weight, std::int64_t stride) { return apply_conv<GroupedConv>(weight, stride, x); }
 
 at::Tensor grouped_conv_act(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, std::int64_t stride, Slope slope) {
-  return convolve({x}, weight, stride, /*backward=*/false, floats(bias), slope)[0];
+  return convolve({x}, weight, stride, {.bias = floats(bias), .slope = slope})[0];
 }
 
 }  // namespace cellcam::model::fused

@@ -1,6 +1,5 @@
 #pragma once
-#include "model/fused/rows.h"
-#include "model/views.h"
+#include "model/fused/conv_input.h"
 
 namespace cellcam::model::fused {
 
@@ -12,7 +11,7 @@ namespace cellcam::model::fused {
 bool groups_fit(const Views& x, const at::Tensor& weight, std::int64_t stride, std::int64_t groups);
 
 // The convolution of x (N, C, H, W) with weight (C, channels of a group, 3, 3).
-Views grouped_conv(const Views& x, const at::Tensor& weight, std::int64_t stride);
+Views grouped_conv(const ConvInput& x, const at::Tensor& weight, std::int64_t stride);
 
 // act(conv(x) + bias), without gradients.
 at::Tensor grouped_conv_act(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, std::int64_t stride, Slope slope);

@@ -1,6 +1,8 @@
 #pragma once
 #include <cstdint>
 
+#include "model/fused/rows.h"
+
 namespace cellcam::model::fused {
 
 // Loops of 3x3 convolutions in groups of channels over pixels that are brought together by blocks of `lanes` channels, which are one vector: (block,
@@ -18,8 +20,8 @@ struct Taps {
 
 struct GroupedLoops {
   std::int64_t lanes;
-  // kChunk channels of pixels that begin `step` floats after each other, to blocks of which the pixels lie side by side.
-  void (*gather)(const float* x, std::int64_t step, std::int64_t pixels, float* to, std::int64_t block);
+  // kChunk channels of pixels that begin `step` floats after each other, to blocks of which the pixels lie side by side; activated if `before` is not null.
+  void (*gather)(const float* x, std::int64_t step, std::int64_t pixels, float* to, std::int64_t block, const Activation* before);
   // Rows of output of one block, y = act(sum + bias); `bias` may be null, `slope` is as in rows.h. `x` is the first pixel that the first output sees,
   // `y_row` and `y_pixel` floats lie between the rows and the pixels of y.
   void (*convolve)(const float* x, const Taps& taps, const float* weight, const float* bias, float slope, std::int64_t rows, std::int64_t width, float* y,

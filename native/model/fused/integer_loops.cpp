@@ -236,7 +236,7 @@ void copy_tiles(const float* x, std::int64_t step, std::int64_t depth, std::int6
 std::int64_t piece_size(std::int64_t depth) { return kLanes + pairs(depth) * kPiece + kPieceSlack; }
 std::int64_t panel_size(std::int64_t depth) { return kPanel + pairs(depth) * kPanel; }
 
-constexpr TileLoops kLoops{kPiece, kDepth, piece_size, panel_size, multiply, copy_tiles<kPiece, kLanes, kPieceVectors>, copy_tiles<kPanel, kPanel, kPanelVectors>, transpose_pieces, transpose_panels};
+constexpr TileLoops kLoops{kPiece, /*scaled=*/true, kDepth, piece_size, panel_size, multiply, copy_tiles<kPiece, kLanes, kPieceVectors>, copy_tiles<kPanel, kPanel, kPanelVectors>, transpose_pieces, transpose_panels};
 
 }  // namespace
 

@@ -16,8 +16,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr auto kNhwc = at::MemoryFormat::ChannelsLast;
-
 // From so many bfloat16 weights on, oneDNN's matrix product takes half to nearly all of the time of its convolution; in float32, where
 // MKL's takes its place, it is slower with AVX-512 (docs/performance.md).
 constexpr std::int64_t kManyWeights = std::int64_t{1} << 19;
@@ -137,6 +135,14 @@ std::pair<Views, at::Tensor> cast(const Views& x, const at::Tensor& weight) {
 Views joint_like(const Views& x) {
   if (!x.tiles.defined()) return at::empty_like(x.whole, x.whole.options(), kNhwc);
   return from_rows(at::empty({rows_in(x.whole) + rows_in(x.tiles), x.whole.size(1)}, x.whole.options()), x);
+}
+
+Views joint_outputs(const Views& x, std::int64_t channels, std::int64_t stride) {
+  const auto outputs = [&](std::int64_t inputs) { return (inputs - 1) / stride + 1; };
+  const auto pixels = [&](const at::Tensor& t) { return t.defined() ? t.size(0) * outputs(t.size(2)) * outputs(t.size(3)) : 0; };
+  const at::Tensor rows = at::empty({pixels(x.whole) + pixels(x.tiles), channels}, x.whole.options().memory_format(c10::nullopt));
+  const auto view = [&](std::int64_t first, const at::Tensor& t) { return view_of(rows, first, t.size(0), outputs(t.size(2)), outputs(t.size(3))); };
+  return {view(0, x.whole), x.tiles.defined() ? view(pixels(x.whole), x.tiles) : at::Tensor()};
 }
 
 at::Tensor joint_rows(const Views& x) {

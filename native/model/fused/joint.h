@@ -8,6 +8,9 @@ namespace cellcam::model::fused {
 // NHWC tensors like these.
 Views joint_like(const Views& x);
 
+// The same for outputs of a convolution with "same" padding.
+Views joint_outputs(const Views& x, std::int64_t channels, std::int64_t stride = 1);
+
 // All pixels of one view or of both, (pixels, channels): a view where they lie in one memory, else a copy.
 at::Tensor joint_rows(const Views& x);
 

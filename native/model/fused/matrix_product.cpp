@@ -41,7 +41,7 @@ bool lists(const Operand& x, std::int64_t columns) {
   std::int64_t kept = 0;
   for (std::int64_t s = 0; s < kSpots; ++s) {
     const std::int64_t row = (x.outer - rows) * s / (kSpots - 1), depth = (x.depth - depths) * (s * 5 % kSpots) / (kSpots - 1);
-    for (std::int64_t i = 0; i < rows * depths; ++i) kept += *x.at(row + i % rows, depth + i / rows) != 0 ? 1 : 0;
+    for (std::int64_t i = 0; i < rows * depths; ++i) kept += x.value(row + i % rows, depth + i / rows) != 0 ? 1 : 0;
   }
   return static_cast<double>(kept) < product_loops()->most_kept * static_cast<double>(kSpots * rows * depths);
 }
@@ -77,9 +77,9 @@ class Stretches {
 // A right matrix as panels, packed by all threads that come to multiply by it.
 class Panels {
  public:
-  Panels(const at::Tensor& b, const TileLoops& tiles)
-      : tiles_(tiles), right_(b, 1), blocks_(right_.depth, tiles.depth), each_(blocks_.begin(tiles, blocks_.count())),
-        memory_(at::empty({b.size(1) / kPanel, each_}, b.options())), groups_(parts(memory_.size(0), kGroup)) {}
+  Panels(const Operand& right, const TileLoops& tiles)
+      : tiles_(tiles), right_(right), blocks_(right_.depth, tiles.depth), each_(blocks_.begin(tiles, blocks_.count())),
+        memory_(at::empty({right_.outer / kPanel, each_}, at::kFloat)), groups_(parts(memory_.size(0), kGroup)) {}
 
   void pack() {
     groups_.each([&](std::int64_t i) {
@@ -185,13 +185,14 @@ class Lists {
 // A product that threads share: each calls pack(), and work() any time later.
 class Product {
  public:
-  Product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, Arithmetic arithmetic, const AfterProduct& after = {})
-      : Product(Operand(a, 0), c, arithmetic, after) {
+  Product(const MatrixProduct& p, Arithmetic arithmetic, const AfterProduct& after = {})
+      : Product(Operand(p.a, 0, p.before_a), p.c, arithmetic, after) {
+    const Operand right(p.b, 1, p.before_b);
     if (a_.deep && a_.outer > kFewRows) {
-      panels_.emplace(b, tiles_);
+      panels_.emplace(right, tiles_);
       return;
     }
-    b_ = Operand(b, 1);
+    b_ = right;
     // Rows and columns of its own for each thread, as few as can be of both together, as it packs them.
     const std::int64_t threads = threads_;
     for (std::int64_t d = 2; d <= threads; ++d) {
@@ -319,13 +320,13 @@ bool multiplies() {
 }
 
 at::Tensor packed(const at::Tensor& b) {
-  Panels panels(b, product_loops()->tiles);
+  Panels panels(Operand(b, 1), product_loops()->tiles);
   on_all_threads([&] { panels.pack(); });
   return panels.memory();
 }
 
 void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after) {
-  Product(a, b, c, Arithmetic::float32, after).compute();
+  Product({a, b, c}, Arithmetic::float32, after).compute();
 }
 
 void multiply(const std::vector<MatrixProduct>& products, Arithmetic arithmetic) {
@@ -334,13 +335,13 @@ void multiply(const std::vector<MatrixProduct>& products, Arithmetic arithmetic)
   for (const MatrixProduct& p : products) {
     const std::int64_t columns = p.a.size(0);  // of the transposed product
     const bool deep = p.b.size(0) >= kDeepListed && columns % kPanel == 0 && columns >= kWideListed * at::get_num_threads();
-    if (arithmetic == Arithmetic::int16 || !deep || !lists(Operand(p.b.t(), 0), columns)) {
-      shared.emplace_back(p.a, p.b, p.c, arithmetic);
+    if (arithmetic == Arithmetic::int16 || !deep || !lists(Operand(p.b.t(), 0, p.before_b), columns)) {
+      shared.emplace_back(p, arithmetic);
       continue;
     }
     // Zeros of the right matrix are those of the left one in the transposed product.
     transposed.emplace_back(at::empty({p.c.size(1), p.c.size(0)}, p.c.options()), p.c);
-    shared.emplace_back(p.b.t(), p.a.t(), transposed.back().first, arithmetic);
+    shared.emplace_back(MatrixProduct{p.b.t(), p.a.t(), transposed.back().first, p.before_b, p.before_a}, arithmetic);
   }
   on_all_threads([&] {
     for (Product& p : shared) p.pack();

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "model/fused/rows.h"
+#include "model/fused/pixels.h"
 
 namespace cellcam::model::fused {
 
@@ -19,6 +19,12 @@ bool multiplies();
 // for up to 256 values of depth.
 enum class Arithmetic { float32, int16 };
 
+// What pixels become as they are read: the first `split` of them by one activation, the others by the other, as two views' norms differ.
+struct Activated {
+  std::int64_t split;
+  Activation of[2];
+};
+
 struct AfterProduct {
   const float* bias = nullptr;  // for each column; then an activation follows
   Slope slope = 1;
@@ -29,8 +35,10 @@ struct AfterProduct {
 void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {});
 
 // Several products in one go: threads that are done with one go on with the next. Of deep ones, zeros of the right matrix are left out as well.
+// A matrix that is activated has pixels and channels, in either order, channels lying together, a multiple of kPanel.
 struct MatrixProduct {
   at::Tensor a, b, c;
+  const Activated *before_a = nullptr, *before_b = nullptr;
 };
 void multiply(const std::vector<MatrixProduct>& products, Arithmetic arithmetic = Arithmetic::float32);
 

@@ -91,23 +91,19 @@ struct NormAct : torch::autograd::Function<NormAct> {
     at::Tensor weight, bias;
     for (std::size_t v = 0; v < saved.views(); ++v) {
       const at::Tensor &x = saved.of(v, 0), &y = saved.of(v, 1), &statistics = saved.of(v, 2);
-      const Shape s(x);
       const OfOutput up(gradients, v, saved.views(), x);
-      const float *mean = floats(statistics), *scale = mean + 2 * s.channels, *shift = scale + s.channels;
-      const Activation act{scale, shift, slope};
-      const ImageSums sums = added ? added_gradient_sums(up.dy, up.again, y, x, s.whole(), mean, slope, residual[v])
-                                   : gradient_sums(up.dy, x, s.whole(), mean, act);
-      const NormGradient norm(sums.sum, sums.other, saved.common(0), statistics, static_cast<double>(s.rows()));
-      GradientFactors f(norm.a.size());
-      for (std::size_t i = 0; i < norm.a.size(); ++i) {
-        f.a[i] = static_cast<float>(norm.a[i]);
-        f.b[i] = static_cast<float>(norm.b[i]);
-        f.c[i] = static_cast<float>(norm.c[i]);
+      NormActGradient of_norm;
+      if (added) {
+        const Shape s(x);
+        const ImageSums sums = added_gradient_sums(up.dy, up.again, y, x, s.whole(), floats(statistics), slope, residual[v]);
+        const NormGradient norm(sums.sum, sums.other, saved.common(0), statistics, static_cast<double>(s.rows()));
+        added_gradient(residual[v], x, norm.factors(), dx[v]);
+        of_norm = {norm.weight, norm.bias};
+      } else {
+        of_norm = norm_act_gradient(up.dy, x, saved.common(0), statistics, slope, dx[v]);
       }
-      if (added) added_gradient(residual[v], x, f, dx[v]);
-      else gradient(up.dy, x, act, f, dx[v]);
-      add_to(weight, norm.weight);
-      add_to(bias, norm.bias);
+      add_to(weight, of_norm.weight);
+      add_to(bias, of_norm.bias);
     }
     const Views of_x = to_views(dx), of_residual = added ? to_views(residual) : Views();
     return {of_x.whole, of_x.tiles, weight, bias, of_residual.whole, of_residual.tiles, {}, {}};

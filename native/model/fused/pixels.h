@@ -58,12 +58,6 @@ ImageSums moments(const at::Tensor& x, const Shape& s, const Factors& centre);
 void scale_act(const at::Tensor& x, const at::Tensor& residual, const Factors& scale, const Factors& shift, Slope slope,
                const at::Tensor& y);
 
-// What made an output of x: act(x * scale + shift), both (channels).
-struct Activation {
-  const float *scale, *shift;
-  Slope slope;
-};
-
 // Sums of g and of g (x - centre), g being the gradient before the activation. `centre` (channels).
 ImageSums gradient_sums(const at::Tensor& dy, const at::Tensor& x, const Shape& s, const float* centre, const Activation& act);
 // dx = g a + x b + c. dx may be dy.

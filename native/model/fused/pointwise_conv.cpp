@@ -9,13 +9,11 @@
 #include "model/fused/joint.h"
 #include "model/fused/matrix_product.h"
 #include "model/fused/panel_loops.h"
-#include "model/precision.h"
 
 namespace cellcam::model::fused {
 
 namespace {
 
-using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 // Every stride-th pixel of every stride-th row.
@@ -32,42 +30,50 @@ Views seen(const Views& x, std::int64_t stride) {
 
 at::Tensor empty_rows(const at::Tensor& like, std::int64_t channels) { return at::empty({like.size(0), channels}, like.options()); }
 
-struct PointwiseConv : torch::autograd::Function<PointwiseConv> {
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& weight, std::int64_t stride, const at::Tensor& whole,
-                               const std::optional<at::Tensor>& tiles) {
-    const Unrecorded unrecorded;
-    const variable_list x = list_of(whole, tiles);
+// How all pixels of one view or both are activated.
+class Before {
+ public:
+  Before(const variable_list& x, const Activations& of) : none_(of.empty()) {
+    if (!none_) activated_ = {Shape(x[0]).rows(), {of.front(), of.back()}};
+  }
+  operator const Activated*() const { return none_ ? nullptr : &activated_; }
+
+ private:
+  bool none_;
+  Activated activated_{};
+};
+
+struct PointwiseConv {
+  static variable_list forward(const variable_list& x, const at::Tensor& weight, std::int64_t stride, const Activations& activations) {
+    const Before before(x, activations);
     const Views views = seen(to_views(x), stride);
     const at::Tensor rows = joint_rows(views), y = empty_rows(rows, weight.size(0));
-    multiply(rows, weight.flatten(1).t(), y);
-    save(ctx, weight, stride, x);
-    ctx->saved_data["rounds"] = stride == 1 && rounds_gradients();  // shortcuts with stride have too few products to gain anything
+    multiply({{rows, weight.flatten(1).t(), y, before}});
     return to_list(from_rows(y, views));
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    const Unrecorded unrecorded;
-    const auto [x, dy_views, weight, stride] = SavedConv(ctx, gradients);
+  static ConvGradients backward(const variable_list& x, const at::Tensor& weight, std::int64_t stride, const Activations& activations,
+                                const variable_list& dy_views, const Wanted& wanted) {
+    const Before before(x, activations);
     const Views views = seen(to_views(x), stride);
     const at::Tensor dy = joint_rows(to_views(dy_views));
-    variable_list out(4);
+    ConvGradients out;
     std::vector<MatrixProduct> products;
-    if (ctx->needs_input_grad(0)) {
-      out[0] = at::empty_like(weight);
-      products.push_back({dy.t(), joint_rows(views), out[0].flatten(1)});
+    if (wanted.weight) {
+      out.weight = at::empty_like(weight);
+      products.push_back({dy.t(), joint_rows(views), out.weight.flatten(1), nullptr, before});
     }
     const at::Tensor rows = empty_rows(dy, weight.size(1));
-    const bool wants_x = ctx->needs_input_grad(1);
-    if (wants_x) products.push_back({dy, weight.flatten(1), rows});
-    multiply(products, ctx->saved_data["rounds"].toBool() ? Arithmetic::int16 : Arithmetic::float32);
-    if (wants_x) {
-      const variable_list dx = to_list(from_rows(rows, views));
-      for (std::size_t v = 0; v < x.size(); ++v) {
-        out[v + 2] = dx[v];
-        if (stride == 1) continue;
-        out[v + 2] = at::empty(x[v].sizes(), x[v].options(), kNhwc).zero_();
-        sparse(out[v + 2], stride).copy_(dx[v]);
-      }
+    if (wanted.x) products.push_back({dy, weight.flatten(1), rows});
+    const bool rounded = wanted.rounded && stride == 1;  // shortcuts with stride have too few products to gain anything
+    multiply(products, rounded ? Arithmetic::int16 : Arithmetic::float32);
+    if (!wanted.x) return out;
+    out.x = to_list(from_rows(rows, views));
+    if (stride == 1) return out;
+    for (std::size_t v = 0; v < x.size(); ++v) {
+      const at::Tensor dx = at::empty(x[v].sizes(), x[v].options(), kNhwc).zero_();
+      sparse(dx, stride).copy_(out.x[v]);
+      out.x[v] = dx;
     }
     return out;
   }
@@ -82,7 +88,7 @@ bool pointwise_fits(const Views& x, const at::Tensor& weight, std::int64_t group
          multiplies();
 }
 
-Views pointwise_conv(const Views& x, const at::Tensor& weight, std::int64_t stride) { return apply_conv<PointwiseConv>(weight, stride, x); }
+Views pointwise_conv(const ConvInput& x, const at::Tensor& weight, std::int64_t stride) { return apply_conv<PointwiseConv>(weight, stride, x); }
 
 at::Tensor pointwise_weight(const at::Tensor& weight) { return packed(weight.flatten(1).t()); }
 

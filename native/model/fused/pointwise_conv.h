@@ -1,8 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include "model/fused/rows.h"
-#include "model/views.h"
+#include "model/fused/conv_input.h"
 
 namespace cellcam::model::fused {
 
@@ -12,8 +11,8 @@ namespace cellcam::model::fused {
 // Whether these are such: NHWC, float32 on a CPU with AVX2 or AVX-512, channels by 16. CELLCAM_MATRIX_PRODUCT=0 turns it off.
 bool pointwise_fits(const Views& x, const at::Tensor& weight, std::int64_t groups);
 
-// The convolution of both views (N, C, H, W) with weight (K, C, 1, 1).
-Views pointwise_conv(const Views& x, const at::Tensor& weight, std::int64_t stride);
+// The convolution of both views (N, C, H, W) with weight (K, C, 1, 1); with stride of pixels as they are.
+Views pointwise_conv(const ConvInput& x, const at::Tensor& weight, std::int64_t stride);
 
 // The weight as pointwise_conv_act wants it.
 at::Tensor pointwise_weight(const at::Tensor& weight);

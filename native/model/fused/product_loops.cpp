@@ -102,6 +102,40 @@ void transpose(const float* x, std::int64_t step, std::int64_t depth, std::int64
   for (; width > 0; width -= kLanes, x += kLanes * step, to += kLanes) transpose_rows<kLanes>(x, step, depth, width, to, apart);
 }
 
+// Of this many vectors of columns, the last of which has lanes to `read`.
+template <int vectors>
+inline void scale_act_columns(const float* x, std::int64_t step, std::int64_t rows, const float* scale, const float* shift, __m256 slope, float* to,
+                              std::int64_t to_step, __m256i read) {
+  const auto load = [&](const float* from, int v) {
+    return v + 1 < vectors ? _mm256_loadu_ps(from + v * kLanes) : _mm256_maskload_ps(from + v * kLanes, read);
+  };
+  __m256 a[vectors], b[vectors];
+  for (int v = 0; v < vectors; ++v) {
+    a[v] = load(scale, v);
+    b[v] = load(shift, v);
+  }
+  for (; rows > 0; --rows, x += step, to += to_step) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      const __m256 y = _mm256_fmadd_ps(load(x, v), a[v], b[v]);
+      _mm256_storeu_ps(to + v * kLanes, _mm256_blendv_ps(y, _mm256_mul_ps(y, slope), y));
+    }
+  }
+}
+
+void scale_act(const float* x, std::int64_t step, std::int64_t rows, std::int64_t columns, const float* scale, const float* shift, Slope slope, float* to,
+               std::int64_t to_step) {
+  constexpr int kWide = 4;
+  const __m256 s = _mm256_set1_ps(slope);
+  std::int64_t c = 0;
+  const auto next = [&](auto loop, int vectors) {
+    loop(x + c, step, rows, scale + c, shift + c, s, to + c, to_step, first_lanes(columns - c - (vectors - 1) * kLanes));
+    c += vectors * kLanes;
+  };
+  while (c + kWide * kLanes <= columns) next(scale_act_columns<kWide>, kWide);
+  while (c < columns) next(scale_act_columns<1>, 1);
+}
+
 // For each set of lanes their numbers, then anything.
 struct LaneNumbers {
   std::uint8_t of[256][kLanes] = {};
@@ -167,8 +201,8 @@ template <std::int64_t rows>
 constexpr double kMostKept = rows > kPanel ? .45 : .58;
 template <std::int64_t rows>
 constexpr ProductLoops loops_of(decltype(TileLoops::multiply) multiply, decltype(ProductLoops::multiply_listed) multiply_listed, std::int64_t wide) {
-  return {{rows, kDepth<rows>, piece_size<rows>, panel_size, multiply, copy_pieces<rows>, copy_panels, transpose_pieces<rows>, transpose_panels},
-          multiply_listed, wide, kLeastListedDepth<rows>, kMostKept<rows>, list_columns, list_rows, transpose};
+  return {{rows, /*scaled=*/false, kDepth<rows>, piece_size<rows>, panel_size, multiply, copy_pieces<rows>, copy_panels, transpose_pieces<rows>, transpose_panels},
+          multiply_listed, wide, kLeastListedDepth<rows>, kMostKept<rows>, list_columns, list_rows, transpose, scale_act};
 }
 
 namespace avx2 {

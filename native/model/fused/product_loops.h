@@ -27,6 +27,7 @@ using Pack = void (*)(const float* x, std::int64_t step, std::int64_t depth, std
 // Tiles of one kind of factors: float32 as they are, or rounded (integer_loops.h).
 struct TileLoops {
   std::int64_t rows;                                      // of a piece
+  bool scaled;                                            // whether what is packed depends on all of a tile's depth
   std::int64_t depth;                                     // what is multiplied at a time, at most
   std::int64_t (*piece_size)(std::int64_t depth);         // in floats, and of a panel
   std::int64_t (*panel_size)(std::int64_t depth);
@@ -59,6 +60,9 @@ struct ProductLoops {
   List list_columns, list_rows;
   // From `width` rows of `depth` values to columns.
   Pack transpose;
+  // act(x * scale + shift) of `rows` of `columns` values, to rows that begin `to_step` floats after each other: a multiple of 8, as whole vectors are written.
+  void (*scale_act)(const float* x, std::int64_t step, std::int64_t rows, std::int64_t columns, const float* scale, const float* shift, Slope slope, float* to,
+                    std::int64_t to_step);
 };
 
 // For this CPU; null where it has no such vectors.

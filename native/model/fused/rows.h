@@ -12,6 +12,12 @@ struct bf16 {
 // What is to become of a value v: v where v > 0, else slope * v. 1: nothing, 0: ReLU.
 using Slope = float;
 
+// What made an output of x: act(x * scale + shift), both (channels).
+struct Activation {
+  const float *scale, *shift;
+  Slope slope;
+};
+
 // Gradients of a row of outputs of a max pooling, which of the nine values that each sees is the largest, and the row among the three, 0 to 2, that is
 // asked about. Null for none.
 template <typename T>

@@ -18,7 +18,6 @@ namespace cellcam::model::fused {
 
 namespace {
 
-using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr std::int64_t kParts = 16;                     // of all strips, for threads to share
@@ -143,25 +142,19 @@ at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, cons
   return all.reshape(weight.sizes()).contiguous(weight.suggest_memory_format());
 }
 
-struct StemConv : torch::autograd::Function<StemConv> {
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& weight, std::int64_t stride, const at::Tensor& whole,
-                               const std::optional<at::Tensor>& tiles) {
-    const Unrecorded unrecorded;
-    const variable_list x = list_of(whole, tiles);
-    save(ctx, weight, stride, x);
+struct StemConv {
+  static variable_list forward(const variable_list& x, const at::Tensor& weight, std::int64_t stride, const Activations&) {
     return convolve(x, weight, stride, nullptr, 1);
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    const Unrecorded unrecorded;
-    const auto [x, dy, weight, stride] = SavedConv(ctx, gradients);
+  static ConvGradients backward(const variable_list& x, const at::Tensor& weight, std::int64_t stride, const Activations&, const variable_list& dy,
+                                const Wanted& wanted) {
     const std::int64_t padding = weight.size(2) / 2;
-    variable_list out(4);
-    if (ctx->needs_input_grad(0)) out[0] = weight_gradient(x, dy, weight, stride);
-    for (std::size_t v = 0; v < x.size(); ++v) {  // images want none when a network is trained
-      if (!ctx->needs_input_grad(v + 1)) continue;
-      out[v + 2] = std::get<0>(at::convolution_backward(dy[v], x[v], weight, at::nullopt, {stride, stride}, {padding, padding}, {1, 1}, false,
-                                                        {0, 0}, 1, {true, false, false}));
+    ConvGradients out;
+    if (wanted.weight) out.weight = weight_gradient(x, dy, weight, stride);
+    for (std::size_t v = 0; wanted.x && v < x.size(); ++v) {  // images want none when a network is trained
+      out.x.push_back(std::get<0>(at::convolution_backward(dy[v], x[v], weight, at::nullopt, {stride, stride}, {padding, padding}, {1, 1}, false, {0, 0}, 1,
+                                                           {true, false, false})));
     }
     return out;
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "model/fused/conv_views.h"
+#include "model/fused/joint.h"
 #include "model/fused/pixels.h"
 #include "model/fused/threads.h"
 #include "model/fused/winograd_schedule.h"
@@ -14,7 +15,6 @@ namespace cellcam::model::fused {
 
 namespace {
 
-using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr std::int64_t kSets = 4;  // of panels of outputs, for each thread: with a set it goes through all inputs
@@ -171,34 +171,23 @@ at::Tensor weight_gradient(const variable_list& x, const Group& group, const var
   return dw;
 }
 
-// NHWC tensors for what leads to `channels` channels.
-variable_list empty_like(const variable_list& views, std::int64_t channels) {
-  variable_list out;
-  for (const at::Tensor& x : views) out.push_back(at::empty({x.size(0), channels, x.size(2), x.size(3)}, x.options().memory_format(kNhwc)));
-  return out;
-}
+variable_list outputs_of(const variable_list& x, std::int64_t channels) { return to_list(joint_outputs(to_views(x), channels)); }
 
-struct WinogradConv : torch::autograd::Function<WinogradConv> {
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& weight, std::int64_t groups, const at::Tensor& whole,
-                               const std::optional<at::Tensor>& tiles) {
-    const Unrecorded unrecorded;
-    const variable_list x = list_of(whole, tiles), y = empty_like(x, weight.size(0));
+struct WinogradConv {
+  static variable_list forward(const variable_list& x, const at::Tensor& weight, std::int64_t groups, const Activations&) {
+    const variable_list y = outputs_of(x, weight.size(0));
     convolve(x, Weights(weight, Group(weight, groups), false), y);
-    save(ctx, weight, groups, x);
     return y;
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    const Unrecorded unrecorded;
-    const auto [x, dy, weight, groups] = SavedConv(ctx, gradients);
+  static ConvGradients backward(const variable_list& x, const at::Tensor& weight, std::int64_t groups, const Activations&, const variable_list& dy,
+                                const Wanted& wanted) {
     const Group group(weight, groups);
-    variable_list out(4);
-    if (ctx->needs_input_grad(0)) out[0] = weight_gradient(x, group, dy, weight);
-    if (ctx->needs_input_grad(1)) {
-      const variable_list dx = empty_like(dy, x[0].size(1));
-      convolve(dy, Weights(weight, group, true), dx);
-      std::copy(dx.begin(), dx.end(), out.begin() + 2);
-    }
+    ConvGradients out;
+    if (wanted.weight) out.weight = weight_gradient(x, group, dy, weight);
+    if (!wanted.x) return out;
+    out.x = outputs_of(dy, x[0].size(1));
+    convolve(dy, Weights(weight, group, true), out.x);
     return out;
   }
 };
@@ -233,7 +222,7 @@ at::Tensor winograd_weight(const at::Tensor& weight) {
 
 at::Tensor winograd_conv_act(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, std::int64_t groups, Slope slope,
                              const at::Tensor& residual) {
-  const variable_list y = residual.defined() ? variable_list{residual} : empty_like({x}, bias.size(0));
+  const variable_list y = residual.defined() ? variable_list{residual} : outputs_of({x}, bias.size(0));
   const Group group(x.size(1) / groups, bias.size(0) / groups);
   convolve({x}, Schedule({x}, group), group, weight, y, {floats(bias), slope, residual.defined()});
   return y[0];

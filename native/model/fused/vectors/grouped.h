@@ -32,14 +32,33 @@ inline Vector to_channels(Vector lanes) {
   return groups == 1 ? lanes : lanes.at(kOrder<groups>.lane);
 }
 
-template <int kGroup>
-void gather(const float* x, std::int64_t step, std::int64_t pixels, float* to, std::int64_t block) {
+template <int kGroup, bool activated>
+inline void gather_pixels(const float* x, std::int64_t step, std::int64_t pixels, float* to, std::int64_t block, const Activation* before) {
+  constexpr std::int64_t blocks = kChunk / kLanes;
+  Vector scale[blocks], shift[blocks], slope = Vector::zero();
+  if constexpr (activated) {
+    slope = Vector::all(before->slope);
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      scale[b] = Vector::load(before->scale + b * kLanes);
+      shift[b] = Vector::load(before->shift + b * kLanes);
+    }
+  }
   for (; pixels > 0; --pixels, x += step, to += kLanes) {
 #pragma GCC unroll 2
     for (std::int64_t c = 0; c < kChunk; c += 16) ask_for<1>(x + kAhead * step + c);
 #pragma GCC unroll 4
-    for (std::int64_t b = 0; b < kChunk / kLanes; ++b) to_lanes<kTogether<kGroup>>(Vector::load(x + b * kLanes)).store(to + b * block);
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      Vector v = Vector::load(x + b * kLanes);
+      if constexpr (activated) v = act(add(v, scale[b], shift[b]), slope);
+      to_lanes<kTogether<kGroup>>(v).store(to + b * block);
+    }
   }
+}
+
+template <int kGroup>
+void gather(const float* x, std::int64_t step, std::int64_t pixels, float* to, std::int64_t block, const Activation* before) {
+  if (before == nullptr) return gather_pixels<kGroup, false>(x, step, pixels, to, block, before);
+  gather_pixels<kGroup, true>(x, step, pixels, to, block, before);
 }
 
 // Pixels of x are kStep vectors apart.
