@@ -239,7 +239,7 @@ export class Trainer {
     }
   }
 
-  /** One optimiser step on a normalised batch (B, C, H, W) float32 with targets (B, classes). */
+  /** One optimiser step on a normalised batch (B, C, H, W) float32 with targets (B, classes). One that fails midway may have moved part of the model. */
   async step(
     images: NdArray<Float32Array>,
     targets: NdArray<Float32Array | Uint8Array>,

@@ -30,8 +30,8 @@ class Adam {
 
   Adam(checkpoint::NamedTensors parameters, const AdamOptions& options);
 
-  // While this lives, large parameters on the CPU take their step as soon as their gradient is there, while that and the parameter are in the caches,
-  // and the gradient goes; step() is then the others'. CELLCAM_EARLY_STEPS=0 leaves all to it.
+  // While this lives, large parameters on the CPU take their step as soon as their gradient is there, and that goes: all gradients never exist at once.
+  // step() is then the others'. CELLCAM_EARLY_STEPS=0 leaves all to it.
   class Early {
    public:
     // learning_rate as in step().

@@ -75,7 +75,8 @@ class Trainer {
   EpochTally run_epoch(BatchQueue& queue, const EpochRequest& request, std::optional<EpochTally> start,
                        const std::function<void(const Progress&)>& report);
 
-  // One optimiser step on a normalised batch (B, C, H, W) float32 with targets (B, K).
+  // One optimiser step on a normalised batch (B, C, H, W) float32 with targets (B, K). One that fails midway may have moved part of
+  // the parameters.
   StepLosses step(const at::Tensor& images, const at::Tensor& targets, double learning_rate);
 
   void request_stop() { stop_ = true; }          // at the end of the step

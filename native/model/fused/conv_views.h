@@ -19,8 +19,7 @@ namespace cellcam::model::fused {
 // Within functions of autograd: what they call need not find out at every tensor that there is nothing to record.
 using Unrecorded = at::AutoDispatchBelowADInplaceOrView;
 
-// One view or both as what functions of autograd take and give; convolutions of them as such functions: forward(context, weight, option, whole
-// images, tiles or nothing).
+// One view or both as what functions of autograd take and give.
 
 inline torch::autograd::variable_list to_list(const Views& x) {
   return x.tiles.defined() ? torch::autograd::variable_list{x.whole, x.tiles} : torch::autograd::variable_list{x.whole};
