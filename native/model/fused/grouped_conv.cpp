@@ -188,13 +188,15 @@ Window seen_by(const Strip& strip, std::int64_t width, const Group& group) {
   return {strip.first * group.stride - 1, -1, group.seen(strip.rows), group.seen(width), group.lanes()};
 }
 
+// What a convolution computes besides sums.
 struct How {
-  Activations before{};
+  Activations before{};         // of x, as it is read
   const float* bias = nullptr;  // then an activation follows
   Slope slope = 1;
-  bool backward = false;  // for outputs' gradients that lead to inputs', where the stride is 1
+  bool backward = false;        // for outputs' gradients that lead to inputs', where the stride is 1
 };
 
+// y = act(conv(before(x)) + bias), the views in one memory.
 variable_list convolve(const variable_list& x, const at::Tensor& weight, std::int64_t stride, const How& how) {
   const Group group(weight, stride);
   const TapList list = all_taps(/*turned=*/how.backward);

@@ -35,7 +35,7 @@ struct AfterProduct {
 void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, const AfterProduct& after = {});
 
 // Several products in one go: threads that are done with one go on with the next. Of deep ones, zeros of the right matrix are left out as well.
-// A matrix that is activated has pixels and channels, in either order, channels lying together, a multiple of kPanel.
+// A matrix that is activated has pixels and channels, in either order, channels lying together.
 struct MatrixProduct {
   at::Tensor a, b, c;
   const Activated *before_a = nullptr, *before_b = nullptr;
