@@ -12,7 +12,7 @@ export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
 
 /**
  * Arithmetic of a network. `auto`: fp16 on CUDA, bf16 on CPUs that multiply it faster than fp32 (those with AMX, AMD's with AVX-512 BF16), int16 on
- * those with AVX2 and no AVX-512, else fp32.
+ * others with AVX2 (those with AVX-512 only if they have its VNNI), else fp32.
  * int16: fp32, so outputs and losses are the same, but for gradients: what is multiplied for those of 1x1 convolutions with stride 1 is rounded to
  * integers of 16 bits with a scale for up to 256 of them, and summed up exactly: some 1e-4 from fp32 for each convolution.
  */

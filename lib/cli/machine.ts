@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import os from 'node:os';
 
-const X86_FEATURES = ['avx2', 'avx512f', 'avx512_bf16', 'amx_bf16'];
+const X86_FEATURES = ['avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'amx_bf16'];
 const ARM_FEATURES = ['asimd', 'fphp', 'bf16', 'sve'];
 
 /** Apple's names of the features of ARM_FEATURES. */

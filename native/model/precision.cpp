@@ -39,7 +39,7 @@ Precision choose_precision(const std::string& name, c10::Device device) {
   const bool has_int16 = device.is_cpu() && cpu_has_int16();
   if (name == "int16") {
     if (has_int16) return Precision::int16;
-    throw Error("ERR_INVALID_ARG", "Expected fp32, bf16, fp16 or auto for precision but received 'int16' of type string: it is for CPUs with AVX2 and no AVX-512");
+    throw Error("ERR_INVALID_ARG", "Expected fp32, bf16, fp16 or auto for precision but received 'int16' of type string: it is for CPUs with AVX2, those with AVX-512 only if they have its VNNI");
   }
   if (device.is_cuda()) return Precision::fp16;
   return cpu_has_bf16() ? Precision::bf16 : has_int16 ? Precision::int16 : Precision::fp32;

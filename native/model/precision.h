@@ -10,7 +10,7 @@ namespace cellcam::model {
 // int16: float32 but for gradients of 1x1 convolutions with stride 1, whose factors are rounded to integers of 16 bits (fused/integer_loops.h).
 enum class Precision { fp32, bf16, fp16, int16 };
 
-// Whether this CPU has int16: with AVX2 and no AVX-512.
+// Whether this CPU has int16: with AVX2, or AVX-512 and its VNNI (fused/integer_loops.h).
 bool cpu_has_int16();
 
 // "auto": fp16 on CUDA, bf16 on CPUs that multiply it faster than float32, int16 where the CPU has that, else fp32. Throws Error ERR_INVALID_ARG for fp16 on the CPU, and

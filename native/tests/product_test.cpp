@@ -117,7 +117,7 @@ constexpr double kRounded = 3e-4;  // of two factors of some 12 bits each
 using model::fused::Arithmetic;
 
 void need_int16() {
-  if (!model::cpu_has_int16()) throw Skipped("this CPU has no AVX2, or has AVX-512");
+  if (!model::cpu_has_int16()) throw Skipped("this CPU has no AVX2, or AVX-512 without VNNI");
 }
 
 double relative(const at::Tensor& found, const at::Tensor& expected) {

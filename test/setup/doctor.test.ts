@@ -40,7 +40,7 @@ describe('doctor', () => {
     'knows the CPU features that matter',
     async () => {
       const { features } = (await doctor()).cpu;
-      expect(Object.keys(features)).toEqual(['avx2', 'avx512f', 'avx512_bf16', 'amx_bf16']);
+      expect(Object.keys(features)).toEqual(['avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'amx_bf16']);
     },
   );
 });

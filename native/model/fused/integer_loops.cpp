@@ -18,61 +18,10 @@ namespace cellcam::model::fused {
 
 namespace {
 
-namespace avx2 {
-#include "model/fused/vectors/avx2.h"
-#include "model/fused/vectors/tile.h"
-}  // namespace avx2
-
-constexpr std::int64_t kPiece = 6, kPieceSlack = 2, kDepth = 256;
+constexpr std::int64_t kDepth = 256;
 constexpr float kLongest = 46000, kLargest = 32766, kRootOfDepth = 16;
 
-std::int64_t pairs(std::int64_t depth) { return (depth + 1) / 2; }
-
-// Pairs are held as floats in memory.
-inline __m256i as_integers(__m256 x) { return _mm256_castps_si256(x); }
-
-template <int n>
-inline void multiply_rows(const float* piece, const float* panel, std::int64_t depth, const SumTile& to) {
-  __m256i whole[n][2];
-#pragma GCC unroll 6
-  for (int r = 0; r < n; ++r) {
-    whole[r][0] = whole[r][1] = _mm256_setzero_si256();
-    ask(to.sums + r * to.step);
-  }
-  const float *x = piece + kLanes, *y = panel + kPanel;
-#pragma GCC unroll 4
-  for (std::int64_t k = pairs(depth); k > 0; --k, x += kPiece, y += kPanel) {
-    const __m256i y0 = as_integers(_mm256_loadu_ps(y)), y1 = as_integers(_mm256_loadu_ps(y + kLanes));
-#pragma GCC unroll 6
-    for (int r = 0; r < n; ++r) {
-      const __m256i factors = as_integers(_mm256_broadcast_ss(x + r));
-      whole[r][0] = _mm256_add_epi32(whole[r][0], _mm256_madd_epi16(factors, y0));
-      whole[r][1] = _mm256_add_epi32(whole[r][1], _mm256_madd_epi16(factors, y1));
-    }
-  }
-  avx2::Vector sums[n][2];
-  const __m256 scale0 = _mm256_loadu_ps(panel), scale1 = _mm256_loadu_ps(panel + kLanes);
-#pragma GCC unroll 6
-  for (int r = 0; r < n; ++r) {
-    const __m256 scale = _mm256_broadcast_ss(piece + r);
-    sums[r][0] = {_mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(whole[r][0]), scale), scale0)};
-    sums[r][1] = {_mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(whole[r][1]), scale), scale1)};
-  }
-  avx2::store(sums, to);
-}
-
-template <int n>
-inline void multiply_some(const float* piece, const float* panel, std::int64_t depth, const SumTile& to) {
-  if constexpr (n > 1) {
-    if (to.rows < n) return multiply_some<n - 1>(piece, panel, depth, to);
-  }
-  multiply_rows<n>(piece, panel, depth, to);
-}
-
-void multiply(const float* piece, const float* panel, std::int64_t depth, const SumTile& to) {
-  to.ahead->ask(to.ahead->each());
-  multiply_some<kPiece>(piece, panel, depth, to);
-}
+constexpr std::int64_t pairs(std::int64_t depth) { return (depth + 1) / 2; }
 
 // What tells the scales of eight rows or columns.
 struct Sizes {
@@ -167,8 +116,18 @@ inline void transpose_rows(const float* x, std::int64_t step, std::int64_t depth
   }
 }
 
+// Vectors of a tile's rows or columns, and the floats of their scales before a piece.
+constexpr std::int64_t vectors_of(std::int64_t each) { return (each + kLanes - 1) / kLanes; }
+constexpr std::int64_t head(std::int64_t each) { return vectors_of(each) * kLanes; }
+
+template <std::int64_t rows>
 void transpose_pieces(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* pieces, std::int64_t apart) {
-  for (; width > 0; width -= kPiece, x += kPiece * step, pieces += apart) transpose_rows<kPiece>(x, step, depth, width, pieces + kLanes, kPiece, pieces);
+  constexpr int kSome = std::min<std::int64_t>(rows, kLanes);
+  for (; width > 0; width -= rows, x += rows * step, pieces += apart) {
+    for (std::int64_t r = 0; r < rows; r += kSome) {
+      transpose_rows<kSome>(x + r * step, step, depth, width - r, pieces + head(rows) + r, rows, pieces + r);
+    }
+  }
 }
 
 void transpose_panels(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* panels, std::int64_t apart) {
@@ -178,10 +137,8 @@ void transpose_panels(const float* x, std::int64_t step, std::int64_t depth, std
   }
 }
 
-constexpr std::int64_t kPieceVectors = 6, kPanelVectors = 4;  // of columns: eight pieces, two panels
-
-// Up to so many `vectors` of columns to tiles of `each` columns; their scales before them, at `head` floats.
-template <std::int64_t each, std::int64_t head, std::int64_t vectors>
+// Up to so many `vectors` of columns to tiles of `each` columns, behind their scales.
+template <std::int64_t each, std::int64_t vectors>
 inline void copy_columns(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* to, std::int64_t apart) {
   __m256i read[vectors];
   Sizes sizes[vectors];
@@ -203,40 +160,83 @@ inline void copy_columns(const float* x, std::int64_t step, std::int64_t depth, 
     _mm256_store_ps(up + v * kLanes, of.up);
     _mm256_store_ps(down + v * kLanes, of.down);
   }
-  constexpr std::int64_t kVectors = each > kLanes ? 2 : 1;
+  constexpr std::int64_t kEach = vectors_of(each);
   const std::int64_t tiles = (width + each - 1) / each;
-  const __m256i all = first_lanes(std::min<std::int64_t>(each, kLanes)), some = first_lanes(width - (tiles - 1) * each);
-  for (std::int64_t t = 0; t < tiles; ++t) {
-    for (std::int64_t v = 0; v < kVectors * kLanes; v += kLanes) _mm256_storeu_ps(to + t * apart + v, _mm256_loadu_ps(down + t * each + v));
+  __m256i all[kEach], some[kEach];
+  for (int v = 0; v < kEach; ++v) {
+    all[v] = first_lanes(each - v * kLanes);
+    some[v] = first_lanes(std::min(each, width - (tiles - 1) * each) - v * kLanes);
   }
-  to += head;
+  for (std::int64_t t = 0; t < tiles; ++t) {
+    for (std::int64_t v = 0; v < kEach * kLanes; v += kLanes) _mm256_storeu_ps(to + t * apart + v, _mm256_loadu_ps(down + t * each + v));
+  }
+  to += head(each);
   for (std::int64_t k = 0; k < depth; k += 2, x += 2 * step, to += each) {
     const float* second = k + 1 < depth ? x + step : nullptr;
     for (std::int64_t t = 0; t < tiles; ++t) {
-      const __m256i read = kVectors == 1 && t + 1 == tiles ? some : all;
-      for (std::int64_t v = 0; v < kVectors * kLanes; v += kLanes) {
-        const std::int64_t i = t * each + v;
+      const __m256i* lanes = t + 1 < tiles ? all : some;
+#pragma GCC unroll 3
+      for (int v = 0; v < kEach; ++v) {
+        const std::int64_t i = t * each + v * kLanes;
         const __m256 factor = _mm256_loadu_ps(up + i);
-        const __m256i low = rounded(_mm256_maskload_ps(x + i, read), factor);
-        const __m256i high = second != nullptr ? rounded(_mm256_maskload_ps(second + i, read), factor) : _mm256_setzero_si256();
-        _mm256_storeu_ps(to + t * apart + v, _mm256_castsi256_ps(_mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa)));
+        const __m256i low = rounded(_mm256_maskload_ps(x + i, lanes[v]), factor);
+        const __m256i high = second != nullptr ? rounded(_mm256_maskload_ps(second + i, lanes[v]), factor) : _mm256_setzero_si256();
+        _mm256_storeu_ps(to + t * apart + v * kLanes, _mm256_castsi256_ps(_mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa)));
       }
     }
   }
 }
 
-template <std::int64_t each, std::int64_t head, std::int64_t vectors>
+template <std::int64_t each>
 void copy_tiles(const float* x, std::int64_t step, std::int64_t depth, std::int64_t width, float* to, std::int64_t apart) {
-  constexpr std::int64_t kColumns = vectors * kLanes;
+  constexpr std::int64_t kVectors = each == kPanel ? 4 : 6, kColumns = kVectors * kLanes;  // two panels, or eight pieces of 6, or two of 24
+  static_assert(kColumns % each == 0);
   for (; width > 0; width -= kColumns, x += kColumns, to += kColumns / each * apart) {
-    copy_columns<each, head, vectors>(x, step, depth, std::min(width, kColumns), to, apart);
+    copy_columns<each, kVectors>(x, step, depth, std::min(width, kColumns), to, apart);
   }
 }
 
-std::int64_t piece_size(std::int64_t depth) { return kLanes + pairs(depth) * kPiece + kPieceSlack; }
+template <std::int64_t rows>
+std::int64_t piece_size(std::int64_t depth) {
+  return head(rows) + pairs(depth) * rows + head(rows) - rows;  // whole vectors are written
+}
 std::int64_t panel_size(std::int64_t depth) { return kPanel + pairs(depth) * kPanel; }
 
-constexpr TileLoops kLoops{kPiece, /*scaled=*/true, kDepth, piece_size, panel_size, multiply, copy_tiles<kPiece, kLanes, kPieceVectors>, copy_tiles<kPanel, kPanel, kPanelVectors>, transpose_pieces, transpose_panels};
+template <std::int64_t rows>
+constexpr TileLoops loops_of(decltype(TileLoops::multiply) multiply) {
+  return {rows, /*scaled=*/true, kDepth, piece_size<rows>, panel_size, multiply, copy_tiles<rows>, copy_tiles<kPanel>, transpose_pieces<rows>, transpose_panels};
+}
+
+namespace avx2 {
+#include "model/fused/vectors/avx2.h"
+#include "model/fused/vectors/tile.h"
+struct Sums {
+  __m256i v;
+  static Sums zero() { return {_mm256_setzero_si256()}; }
+  // To each lane the products of a pair and its own.
+  void add(const float& pair, Vector pairs) {
+    v = _mm256_add_epi32(v, _mm256_madd_epi16(_mm256_castps_si256(_mm256_broadcast_ss(&pair)), _mm256_castps_si256(pairs.v)));
+  }
+  Vector floats() const { return {_mm256_cvtepi32_ps(v)}; }
+};
+#include "model/fused/vectors/integer_product.h"
+}  // namespace avx2
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx512vnni,fma")
+namespace avx512 {
+#include "model/fused/vectors/avx512.h"
+#include "model/fused/vectors/tile.h"
+struct Sums {
+  __m512i v;
+  static Sums zero() { return {_mm512_setzero_si512()}; }
+  // Both in one instruction. Asked for by its intrinsic, GCC 12 moves each sum to another register and, with none left, to memory.
+  void add(const float& pair, Vector pairs) { asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(v) : "v"(pairs.v), "m"(pair)); }
+  Vector floats() const { return {_mm512_maskz_cvtepi32_ps(0xffff, v)}; }
+};
+#include "model/fused/vectors/integer_product.h"
+}  // namespace avx512
+#pragma GCC pop_options
 
 }  // namespace
 
@@ -245,7 +245,8 @@ constexpr TileLoops kLoops{kPiece, /*scaled=*/true, kDepth, piece_size, panel_si
 
 const TileLoops* integer_loops() {
 #ifdef CELLCAM_WIDE_LOOPS
-  if (instructions() == Instructions::avx2) return &kLoops;
+  if (instructions() == Instructions::avx2) return &avx2::kLoops;
+  if (instructions() == Instructions::avx512 && __builtin_cpu_supports("avx512vnni")) return &avx512::kLoops;
 #endif
   return nullptr;
 }

@@ -1,54 +1,20 @@
 // Products of product_loops.h, for the instructions of the region that includes this (vector.h, tile.h).
 
-constexpr std::int64_t kPieceRows = kMostRows;
-
-constexpr bool kLargePieces = kPieceRows > kPanel;  // so panels do not stay in the first cache
-constexpr std::int64_t kPanelAhead = 32;            // rows
-constexpr std::int64_t kAsked = 4;                  // depth for each line that is asked for: many at once would wait for each other
-
-template <int n>
-inline void multiply_rows(const float* x, const float* y, std::int64_t depth, const SumTile& to) {
-  Vector sums[n][kVectors];
-#pragma GCC unroll 24
-  for (int r = 0; r < n; ++r) {
+struct Floats {
+  static void add_products(const float* x, const Vector (&row)[kVectors], Vector (&sums)[kVectors]) {
+    const Vector factor = Vector::all(*x);
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) sums[r][v] = Vector::zero();
-    if (!kLargePieces) ask(to.sums + r * to.step);
+    for (int v = 0; v < kVectors; ++v) sums[v] = add(factor, row[v], sums[v]);
   }
-  const float* c = to.sums;
-  const float* const end = c + n * to.step;
-  std::int64_t lines = to.ahead->each();
-  to.ahead->ask(kLargePieces ? lines - depth / kAsked : lines);
-#pragma GCC unroll 4
-  for (std::int64_t k = 0; k < depth; ++k, x += kPieceRows, y += kPanel) {
-    if (kLargePieces && k % kAsked == 0) {
-      if (c < end) ask(c);
-      c += to.step;
-      if (lines-- > 0) to.ahead->ask();
-    }
-    if (kLargePieces) ask(y + kPanelAhead * kPanel);
-    Vector row[kVectors];
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) row[v] = Vector::load(y + v * kLanes);
-#pragma GCC unroll 24
-    for (int r = 0; r < n; ++r) {
-      const Vector factor = Vector::all(x[r]);
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = add(factor, row[v], sums[r][v]);
-    }
+  template <int n>
+  static void multiply(const float* piece, const float* panel, std::int64_t depth, const SumTile& to) {
+    Vector sums[n][kVectors];
+    sum_up<Floats>(piece, panel, depth, to, sums);
+    store(sums, to);
   }
-  store(sums, to);
-}
+};
 
-template <int n>
-inline void multiply_some(const float* x, const float* y, std::int64_t depth, const SumTile& to) {
-  if constexpr (n > 1) {
-    if (to.rows < n) return multiply_some<n - 1>(x, y, depth, to);
-  }
-  multiply_rows<n>(x, y, depth, to);
-}
-
-void multiply(const float* piece, const float* panel, std::int64_t depth, const SumTile& to) { multiply_some<kPieceRows>(piece, panel, depth, to); }
+void multiply(const float* piece, const float* panel, std::int64_t depth, const SumTile& to) { multiply_some<Floats, kPieceRows>(piece, panel, depth, to); }
 
 template <int panels>
 inline void multiply_lists(const RowList* x, const float* panel, std::int64_t apart, SumTile to) {
