@@ -4,6 +4,8 @@
 #include <ATen/autocast_mode.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstring>
 #include <vector>
 
 #include "model/fused/conv_views.h"
@@ -33,18 +35,74 @@ struct Kernel {
   std::int64_t seen(std::int64_t outputs) const { return (outputs - 1) * stride + size; }
 };
 
+// Outputs from `first` to before `next`, along one axis.
+struct Outputs {
+  std::int64_t first, next;
+  bool has(std::int64_t i) const { return i >= first && i < next; }
+};
+
+// Tiles that are the quarters of the whole images, as Puzzle-CAM cuts them (model/tiles.h). Both views see the same pixels there, but for outputs beside a cut, for
+// which a tile has zeros beyond it: so the tiles' others are the whole images' own.
+class Quarters {
+ public:
+  Quarters(const variable_list& x, const Kernel& k) : kernel_(k) {
+    static const bool on = switched_on("CELLCAM_SHARED_STEM");
+    if (!on || x.size() < 2 || x[1].size(0) != 4 * x[0].size(0) || x[0].size(2) != 2 * x[1].size(2) || x[0].size(3) != 2 * x[1].size(3)) return;
+    for (const int axis : {2, 3}) {
+      const std::int64_t inputs = x[1].size(axis);
+      if (inputs % k.stride != 0 || inputs < 2 * k.size) return;
+    }
+    there_ = same_pixels(x[0], x[1]);
+  }
+  bool there() const { return there_; }
+
+  // Of `outputs` of a tile that lies in this half along an axis with so many inputs, those that see nothing beyond the cut.
+  Outputs inside(std::int64_t half, std::int64_t outputs, std::int64_t inputs) const {
+    const std::int64_t padding = kernel_.size / 2;
+    return half == 0 ? Outputs{0, (inputs - 1 - padding) / kernel_.stride + 1} : Outputs{(padding + kernel_.stride - 1) / kernel_.stride, outputs};
+  }
+
+ private:
+  static bool same_pixels(const at::Tensor& whole, const at::Tensor& tiles) {
+    const std::int64_t images = whole.size(0), height = tiles.size(2), row = tiles.size(3) * tiles.size(1);
+    std::atomic<bool> same = true;
+    for_stretches(tiles.size(0) * height, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end && same; ++i) {
+        const std::int64_t tile = i / height, quarter = tile / images;
+        const float* from = floats(whole) + (((tile % images * 2 + quarter / 2) * height + i % height) * 2 + quarter % 2) * row;
+        if (std::memcmp(from, floats(tiles) + i * row, static_cast<std::size_t>(row) * sizeof(float)) != 0) same = false;
+      }
+    });
+    return same;
+  }
+
+  const Kernel& kernel_;
+  bool there_ = false;
+};
+
 // Rows of output of one image of a view.
 struct Strip {
   std::size_t view;
   std::int64_t image, first, rows;
+
+  // Of a whole image, the half it lies in, and the same rows of the quarter in this half of the columns.
+  std::int64_t half(std::int64_t height) const { return first / height; }
+  Strip of_quarter(std::int64_t column, const at::Tensor& whole, const at::Tensor& tiles) const {
+    const std::int64_t height = tiles.size(2);
+    return {1, (half(height) * 2 + column) * whole.size(0) + image, first % height, rows};
+  }
 };
 
-std::vector<Strip> strips_of(const variable_list& y) {
+// Those of all views, or of the whole images alone, with none in both halves of one.
+std::vector<Strip> strips_of(const variable_list& y, bool quarters) {
   std::vector<Strip> strips;
-  for (std::size_t v = 0; v < y.size(); ++v) {
-    const std::int64_t height = y[v].size(2), longest = std::clamp<std::int64_t>(kStrip / (y[v].size(3) * y[v].size(1)), 1, height);
+  for (std::size_t v = 0; v < (quarters ? 1 : y.size()); ++v) {
+    const std::int64_t height = y[v].size(2), end = quarters ? height / 2 : height;
+    const std::int64_t longest = std::clamp<std::int64_t>(kStrip / (y[v].size(3) * y[v].size(1)), 1, end);
     for (std::int64_t image = 0; image < y[v].size(0); ++image) {
-      for (std::int64_t row = 0; row < height; row += longest) strips.push_back({v, image, row, std::min(longest, height - row)});
+      for (std::int64_t part = 0; part < height; part += end) {
+        for (std::int64_t row = 0; row < end; row += longest) strips.push_back({v, image, part + row, std::min(longest, end - row)});
+      }
     }
   }
   return strips;
@@ -62,13 +120,16 @@ class Seen {
       std::copy_n(floats(x) + (strip.image * height + row) * width * k.in, count * k.in, pixels_.data() + (r * columns_ + padding) * k.in);
     }
   }
-  // Those that the pixels of an output row see.
-  Windows of_row(std::int64_t row) const {
-    return {pixels_.data() + row * kernel_.stride * columns_ * kernel_.in, kernel_.stride * kernel_.in, columns_ * kernel_.in, kernel_.size,
-            kernel_.length()};
-  }
+  // Those that the pixels of an output row see, or those of a column from this row on.
+  Windows of_row(std::int64_t row) const { return windows(row, 0, kernel_.in); }
+  Windows of_column(std::int64_t column, std::int64_t row) const { return windows(row, column, columns_ * kernel_.in); }
 
  private:
+  Windows windows(std::int64_t row, std::int64_t column, std::int64_t apart) const {
+    const std::int64_t first = (row * columns_ + column) * kernel_.stride * kernel_.in;
+    return {pixels_.data() + first, kernel_.stride * apart, columns_ * kernel_.in, kernel_.size, kernel_.length()};
+  }
+
   const Kernel& kernel_;
   std::int64_t columns_;
   std::vector<float> pixels_;
@@ -78,62 +139,141 @@ std::int64_t at_row(const at::Tensor& y, const Strip& strip, std::int64_t row) {
   return (strip.image * y.size(2) + strip.first + row) * y.size(3) * y.size(1);
 }
 
+// A strip of a quarter: calls row(r) for those of its rows that lie beside a cut, shared(r, columns) for the columns of the others that do not, and
+// column(c, r, rows) for the rest of those rows, which lie together.
+template <typename Row, typename Shared, typename Column>
+void for_quarter(const Quarters& quarters, const at::Tensor& x, const at::Tensor& y, const Strip& strip, std::int64_t half, std::int64_t column_half,
+                 const Row& row, const Shared& shared, const Column& column) {
+  const Outputs rows = quarters.inside(half, y.size(2), x.size(2)), columns = quarters.inside(column_half, y.size(3), x.size(3));
+  std::int64_t first = 0, count = 0;
+  for (std::int64_t r = 0; r < strip.rows; ++r) {
+    if (!rows.has(strip.first + r)) {
+      row(r);
+      continue;
+    }
+    if (count++ == 0) first = r;
+    shared(r, columns);
+  }
+  for (std::int64_t c = 0; count > 0 && c < y.size(3); ++c) {
+    if (!columns.has(c)) column(c, first, count);
+  }
+}
+
 // y = act(conv(x) + bias); `bias` may be null.
 variable_list convolve(const variable_list& x, const at::Tensor& weight, std::int64_t stride, const float* bias, Slope slope) {
   const Kernel k(weight, stride);
   const at::Tensor panels = weight.permute({2, 3, 1, 0}).reshape({k.size * k.length(), k.panels(), kPanel}).transpose(0, 1).contiguous();
   variable_list y;
   for (const at::Tensor& view : x) y.push_back(at::empty({view.size(0), k.out, k.outputs(view.size(2)), k.outputs(view.size(3))}, view.options(), kNhwc));
-  const std::vector<Strip> strips = strips_of(y);
+  const Quarters quarters(x, k);
+  const std::vector<Strip> strips = strips_of(y, quarters.there());
+  const auto write = [&](std::int64_t p, const Windows& windows, std::int64_t pixels, float* to, std::int64_t step) {
+    stem_loops()->convolve(windows, floats(panels) + p * k.panel(), bias == nullptr ? nullptr : bias + p * kPanel, slope, pixels, to + p * kPanel, step);
+  };
   Numbers numbers(static_cast<std::int64_t>(strips.size()));
   on_all_threads([&] {
     numbers.each([&](std::int64_t i) {
       const Strip& strip = strips[static_cast<std::size_t>(i)];
       const at::Tensor& out = y[strip.view];
       const Seen seen(x[strip.view], strip, out.size(3), k);
+      const auto at = [&](const at::Tensor& of, const Strip& s, std::int64_t row) { return of.data_ptr<float>() + at_row(of, s, row); };
       for (std::int64_t p = 0; p < k.panels(); ++p) {
-        for (std::int64_t row = 0; row < strip.rows; ++row) {
-          stem_loops()->convolve(seen.of_row(row), floats(panels) + p * k.panel(), bias == nullptr ? nullptr : bias + p * kPanel, slope, out.size(3),
-                                 out.data_ptr<float>() + at_row(out, strip, row) + p * kPanel, k.out);
-        }
+        for (std::int64_t row = 0; row < strip.rows; ++row) write(p, seen.of_row(row), out.size(3), at(out, strip, row), k.out);
+      }
+      for (std::int64_t side = 0; quarters.there() && side < 2; ++side) {
+        const at::Tensor& tiles = y[1];
+        const Strip own = strip.of_quarter(side, y[0], tiles);
+        const Seen seen_by_tile(x[1], own, tiles.size(3), k);
+        const std::int64_t width = tiles.size(3);
+        for_quarter(
+            quarters, x[1], tiles, own, strip.half(tiles.size(2)), side,
+            [&](std::int64_t row) {
+              for (std::int64_t p = 0; p < k.panels(); ++p) write(p, seen_by_tile.of_row(row), width, at(tiles, own, row), k.out);
+            },
+            [&](std::int64_t row, const Outputs& columns) {
+              const float* from = at(out, strip, row) + side * width * k.out;
+              std::copy(from + columns.first * k.out, from + columns.next * k.out, at(tiles, own, row) + columns.first * k.out);
+            },
+            [&](std::int64_t column, std::int64_t row, std::int64_t rows) {
+              for (std::int64_t p = 0; p < k.panels(); ++p) {
+                write(p, seen_by_tile.of_column(column, row), rows, at(tiles, own, row) + column * k.out, width * k.out);
+              }
+            });
       }
     });
   });
   return y;
 }
 
-// Pixels in panels, (panels, pixels, kPanel).
-void gather(const float* pixels, std::int64_t count, std::int64_t channels, float* panels) {
+// Pixels that begin `step` floats after each other, in panels (panels, pixels, kPanel) that begin `apart` floats after each other, or added to what they hold.
+void gather(const float* pixels, std::int64_t step, std::int64_t count, std::int64_t channels, float* panels, std::int64_t apart, bool added = false) {
   constexpr std::int64_t kAhead = 8;  // pixels that are asked for before they are read
-  for (std::int64_t i = 0; i < count; ++i, pixels += channels) {
+  for (std::int64_t i = 0; i < count; ++i, pixels += step, panels += kPanel) {
     for (std::int64_t c = 0; c < channels; c += kPanel) {
-      ask_for<1>(pixels + kAhead * channels + c);
-      std::copy_n(pixels + c, kPanel, panels + (c / kPanel * count + i) * kPanel);
+      float* to = panels + c / kPanel * apart;
+      ask_for<1>(pixels + kAhead * step + c);
+      if (!added) {
+        std::copy_n(pixels + c, kPanel, to);
+      } else {
+        for (std::int64_t j = 0; j < kPanel; ++j) to[j] += pixels[c + j];
+      }
     }
   }
 }
 
 at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, const at::Tensor& weight, std::int64_t stride) {
   const Kernel k(weight, stride);
-  const std::vector<Strip> strips = strips_of(dy);
+  const Quarters quarters(x, k);
+  const std::vector<Strip> strips = strips_of(dy, quarters.there());
   // (panels, rows and columns of the kernel, kPanel) for each part of the strips: as many for any number of threads, of which sums are not to depend.
   const auto count = static_cast<std::int64_t>(strips.size()), parts = std::min(count, kParts);
   const at::Tensor sums = at::zeros({parts, k.panels(), k.panel()}, x[0].options());
   Numbers numbers(parts);
   on_all_threads([&] {
-    std::vector<float> gradients;
+    std::vector<float> gathered;
     numbers.each([&](std::int64_t part) {
+      const auto add = [&](const Windows& windows, std::int64_t pixels) {
+        for (std::int64_t p = 0; p < k.panels(); ++p) {
+          stem_loops()->gradient(windows, gathered.data() + p * pixels * kPanel, pixels, sums.data_ptr<float>() + part * sums.stride(0) + p * sums.stride(1));
+        }
+      };
+      const auto at = [&](const Strip& s, std::int64_t row) { return floats(dy[s.view]) + at_row(dy[s.view], s, row); };
+      const auto add_row = [&](const Seen& seen, const Strip& s, std::int64_t row) {
+        const std::int64_t width = dy[s.view].size(3);
+        gather(at(s, row), k.out, width, k.out, gathered.data(), width * kPanel);
+        add(seen.of_row(row), width);
+      };
       for (std::int64_t i = count * part / parts; i < count * (part + 1) / parts; ++i) {
         const Strip& strip = strips[static_cast<std::size_t>(i)];
         const std::int64_t width = dy[strip.view].size(3);
+        gathered.resize(static_cast<std::size_t>(std::max(width, strip.rows) * k.out));
         const Seen seen(x[strip.view], strip, width, k);
-        gradients.resize(static_cast<std::size_t>(width * k.out));
+        if (!quarters.there()) {
+          for (std::int64_t row = 0; row < strip.rows; ++row) add_row(seen, strip, row);
+          continue;
+        }
+        const std::int64_t half = strip.half(dy[1].size(2)), side_width = dy[1].size(3);
+        const Strip own[] = {strip.of_quarter(0, dy[0], dy[1]), strip.of_quarter(1, dy[0], dy[1])};
+        const Outputs rows = quarters.inside(half, dy[1].size(2), x[1].size(2));
         for (std::int64_t row = 0; row < strip.rows; ++row) {
-          gather(floats(dy[strip.view]) + at_row(dy[strip.view], strip, row), width, k.out, gradients.data());
-          for (std::int64_t p = 0; p < k.panels(); ++p) {
-            stem_loops()->gradient(seen.of_row(row), gradients.data() + p * width * kPanel, width,
-                                   sums.data_ptr<float>() + part * sums.stride(0) + p * sums.stride(1));
+          gather(at(strip, row), k.out, width, k.out, gathered.data(), width * kPanel);
+          for (std::int64_t side = 0; side < 2 && rows.has(own[side].first + row); ++side) {
+            const Outputs columns = quarters.inside(side, side_width, x[1].size(3));
+            gather(at(own[side], row) + columns.first * k.out, k.out, columns.next - columns.first, k.out,
+                   gathered.data() + (side * side_width + columns.first) * kPanel, width * kPanel, true);
           }
+          add(seen.of_row(row), width);
+        }
+        for (std::int64_t side = 0; side < 2; ++side) {
+          const Strip& tile = own[side];
+          const Seen seen_by_tile(x[1], tile, side_width, k);
+          for_quarter(
+              quarters, x[1], dy[1], tile, half, side, [&](std::int64_t row) { add_row(seen_by_tile, tile, row); },
+              [](std::int64_t, const Outputs&) {},
+              [&](std::int64_t column, std::int64_t row, std::int64_t pixels) {
+                gather(at(tile, row) + column * k.out, side_width * k.out, pixels, k.out, gathered.data(), pixels * kPanel);
+                add(seen_by_tile.of_column(column, row), pixels);
+              });
         }
       }
     });
