@@ -36,10 +36,10 @@ const Register stem("convolutions of few channels: outputs and gradients, on one
   });
 });
 
-// Quarters of the whole images, whose pixels see the same but for those beside the cuts: several strips of a half, with a last one that is shorter; kernels that see as
-// far to either side of a pixel, with stride 1 and 2; one that sees nothing beyond it.
-constexpr ConvCase kQuarters[] = {
-    {2, 4, 64, 7, 2, 1, 192, 200}, {3, 4, 32, 3, 2, 1, 24, 32}, {1, 3, 16, 5, 1, 1, 40, 230}, {2, 4, 16, 7, 1, 1, 28, 30}, {2, 4, 16, 7, 2, 1, 28, 30}, {1, 8, 16, 1, 1, 1, 6, 8}};
+// Quarters of the whole images, whose pixels see the same but for those beside the cuts: several strips of a half, the last one shorter; strides 1 and
+// 2; small ones; a kernel that sees nothing beyond a cut.
+constexpr ConvCase kQuarters[] = {{2, 4, 64, 7, 2, 1, 192, 200}, {3, 4, 32, 3, 2, 1, 24, 32},  {1, 3, 16, 5, 1, 1, 40, 230},
+                                  {2, 4, 16, 7, 1, 1, 28, 30},   {2, 4, 16, 7, 2, 1, 28, 30}, {1, 8, 16, 1, 1, 1, 6, 8}};
 
 const Register quarters("convolutions of few channels of images and their quarters, on one thread and on several", [] {
   need_avx2();

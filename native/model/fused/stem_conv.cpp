@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "model/fused/conv_views.h"
@@ -41,8 +42,8 @@ struct Outputs {
   bool has(std::int64_t i) const { return i >= first && i < next; }
 };
 
-// Tiles that are the quarters of the whole images, as Puzzle-CAM cuts them (model/tiles.h). Both views see the same pixels there, but for outputs beside a cut, for
-// which a tile has zeros beyond it: so the tiles' others are the whole images' own.
+// Tiles that are the quarters of the whole images, as Puzzle-CAM cuts them (model/tiles.h). Outputs of both see the same there, but for those beside a
+// cut, beyond which a tile has zeros.
 class Quarters {
  public:
   Quarters(const variable_list& x, const Kernel& k) : kernel_(k) {
@@ -167,114 +168,142 @@ variable_list convolve(const variable_list& x, const at::Tensor& weight, std::in
   for (const at::Tensor& view : x) y.push_back(at::empty({view.size(0), k.out, k.outputs(view.size(2)), k.outputs(view.size(3))}, view.options(), kNhwc));
   const Quarters quarters(x, k);
   const std::vector<Strip> strips = strips_of(y, quarters.there());
+  const auto at = [&](const Strip& strip, std::int64_t row, std::int64_t column) {
+    return y[strip.view].data_ptr<float>() + at_row(y[strip.view], strip, row) + column * k.out;
+  };
   const auto write = [&](std::int64_t p, const Windows& windows, std::int64_t pixels, float* to, std::int64_t step) {
     stem_loops()->convolve(windows, floats(panels) + p * k.panel(), bias == nullptr ? nullptr : bias + p * kPanel, slope, pixels, to + p * kPanel, step);
+  };
+  const auto write_all = [&](const Windows& windows, std::int64_t pixels, float* to, std::int64_t step) {
+    for (std::int64_t p = 0; p < k.panels(); ++p) write(p, windows, pixels, to, step);
+  };
+  const auto write_quarter = [&](const Strip& strip, std::int64_t side) {
+    const std::int64_t width = y[1].size(3);
+    const Strip tile = strip.of_quarter(side, y[0], y[1]);
+    const Seen seen(x[1], tile, width, k);
+    for_quarter(
+        quarters, x[1], y[1], tile, strip.half(y[1].size(2)), side, [&](std::int64_t row) { write_all(seen.of_row(row), width, at(tile, row, 0), k.out); },
+        [&](std::int64_t row, const Outputs& columns) {
+          std::copy(at(strip, row, side * width + columns.first), at(strip, row, side * width + columns.next), at(tile, row, columns.first));
+        },
+        [&](std::int64_t column, std::int64_t row, std::int64_t rows) {
+          write_all(seen.of_column(column, row), rows, at(tile, row, column), width * k.out);
+        });
   };
   Numbers numbers(static_cast<std::int64_t>(strips.size()));
   on_all_threads([&] {
     numbers.each([&](std::int64_t i) {
       const Strip& strip = strips[static_cast<std::size_t>(i)];
-      const at::Tensor& out = y[strip.view];
-      const Seen seen(x[strip.view], strip, out.size(3), k);
-      const auto at = [&](const at::Tensor& of, const Strip& s, std::int64_t row) { return of.data_ptr<float>() + at_row(of, s, row); };
+      const std::int64_t width = y[strip.view].size(3);
+      const Seen seen(x[strip.view], strip, width, k);
       for (std::int64_t p = 0; p < k.panels(); ++p) {
-        for (std::int64_t row = 0; row < strip.rows; ++row) write(p, seen.of_row(row), out.size(3), at(out, strip, row), k.out);
+        for (std::int64_t row = 0; row < strip.rows; ++row) write(p, seen.of_row(row), width, at(strip, row, 0), k.out);
       }
-      for (std::int64_t side = 0; quarters.there() && side < 2; ++side) {
-        const at::Tensor& tiles = y[1];
-        const Strip own = strip.of_quarter(side, y[0], tiles);
-        const Seen seen_by_tile(x[1], own, tiles.size(3), k);
-        const std::int64_t width = tiles.size(3);
-        for_quarter(
-            quarters, x[1], tiles, own, strip.half(tiles.size(2)), side,
-            [&](std::int64_t row) {
-              for (std::int64_t p = 0; p < k.panels(); ++p) write(p, seen_by_tile.of_row(row), width, at(tiles, own, row), k.out);
-            },
-            [&](std::int64_t row, const Outputs& columns) {
-              const float* from = at(out, strip, row) + side * width * k.out;
-              std::copy(from + columns.first * k.out, from + columns.next * k.out, at(tiles, own, row) + columns.first * k.out);
-            },
-            [&](std::int64_t column, std::int64_t row, std::int64_t rows) {
-              for (std::int64_t p = 0; p < k.panels(); ++p) {
-                write(p, seen_by_tile.of_column(column, row), rows, at(tiles, own, row) + column * k.out, width * k.out);
-              }
-            });
-      }
+      for (std::int64_t side = 0; quarters.there() && side < 2; ++side) write_quarter(strip, side);
     });
   });
   return y;
 }
 
-// Pixels that begin `step` floats after each other, in panels (panels, pixels, kPanel) that begin `apart` floats after each other, or added to what they hold.
-void gather(const float* pixels, std::int64_t step, std::int64_t count, std::int64_t channels, float* panels, std::int64_t apart, bool added = false) {
-  constexpr std::int64_t kAhead = 8;  // pixels that are asked for before they are read
-  for (std::int64_t i = 0; i < count; ++i, pixels += step, panels += kPanel) {
-    for (std::int64_t c = 0; c < channels; c += kPanel) {
-      float* to = panels + c / kPanel * apart;
-      ask_for<1>(pixels + kAhead * step + c);
-      if (!added) {
-        std::copy_n(pixels + c, kPanel, to);
-      } else {
-        for (std::int64_t j = 0; j < kPanel; ++j) to[j] += pixels[c + j];
+// Adds the products of what output pixels see and of their gradients to sums (panels, rows and columns of the kernel, kPanel).
+class WeightSums {
+ public:
+  WeightSums(const Kernel& k, const variable_list& x, const variable_list& dy, float* sums) : kernel_(k), x_(x), dy_(dy), sums_(sums) {}
+
+  void add(const Strip& strip) {
+    const Seen seen = seen_by(strip);
+    for (std::int64_t row = 0; row < strip.rows; ++row) add_row(seen, strip, row);
+  }
+
+  // Of a whole image and of the two quarters that lie there: pixels that see the same have one gradient, the sum of both.
+  void add(const Strip& strip, const Quarters& quarters) {
+    const std::int64_t width = dy_[1].size(3), half = strip.half(dy_[1].size(2));
+    const Strip own[] = {strip.of_quarter(0, dy_[0], dy_[1]), strip.of_quarter(1, dy_[0], dy_[1])};
+    const Outputs rows = quarters.inside(half, dy_[1].size(2), x_[1].size(2));
+    const Seen seen = seen_by(strip);
+    for (std::int64_t row = 0; row < strip.rows; ++row) {
+      gather(at(strip, row, 0), kernel_.out, 2 * width);
+      for (std::int64_t side = 0; side < 2 && rows.has(own[side].first + row); ++side) {
+        const Outputs columns = quarters.inside(side, width, x_[1].size(3));
+        gather_more(side * width + columns.first, at(own[side], row, columns.first), columns.next - columns.first);
+      }
+      multiply(seen.of_row(row));
+    }
+    for (std::int64_t side = 0; side < 2; ++side) {
+      const Strip& tile = own[side];
+      const Seen seen_by_tile = seen_by(tile);
+      for_quarter(
+          quarters, x_[1], dy_[1], tile, half, side, [&](std::int64_t row) { add_row(seen_by_tile, tile, row); }, [](std::int64_t, const Outputs&) {},
+          [&](std::int64_t column, std::int64_t row, std::int64_t pixels) {
+            gather(at(tile, row, column), width * kernel_.out, pixels);
+            multiply(seen_by_tile.of_column(column, row));
+          });
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kAhead = 8;  // pixels that are asked for before they are read
+
+  Seen seen_by(const Strip& strip) const { return Seen(x_[strip.view], strip, dy_[strip.view].size(3), kernel_); }
+
+  const float* at(const Strip& strip, std::int64_t row, std::int64_t column) const {
+    return floats(dy_[strip.view]) + at_row(dy_[strip.view], strip, row) + column * kernel_.out;
+  }
+
+  void add_row(const Seen& seen, const Strip& strip, std::int64_t row) {
+    gather(at(strip, row, 0), kernel_.out, dy_[strip.view].size(3));
+    multiply(seen.of_row(row));
+  }
+
+  // Calls f(from, to) for each panel of pixels that begin `step` floats after each other.
+  template <typename F>
+  void for_panels(std::int64_t first, const float* pixels, std::int64_t step, std::int64_t count, const F& f) {
+    float* to = gathered_.data() + first * kPanel;
+    for (std::int64_t i = 0; i < count; ++i, pixels += step, to += kPanel) {
+      for (std::int64_t p = 0; p < kernel_.panels(); ++p) {
+        ask_for<1>(pixels + kAhead * step + p * kPanel);
+        f(pixels + p * kPanel, to + p * pixels_ * kPanel);
       }
     }
   }
-}
+  // Pixels in panels, (panels, pixels, kPanel).
+  void gather(const float* pixels, std::int64_t step, std::int64_t count) {
+    pixels_ = count;
+    gathered_.resize(static_cast<std::size_t>(count * kernel_.out));
+    for_panels(0, pixels, step, count, [](const float* from, float* to) { std::copy_n(from, kPanel, to); });
+  }
+  // More of them, to be added to those from `first` on.
+  void gather_more(std::int64_t first, const float* pixels, std::int64_t count) {
+    for_panels(first, pixels, kernel_.out, count, [](const float* from, float* to) { std::transform(from, from + kPanel, to, to, std::plus()); });
+  }
+  void multiply(const Windows& windows) {
+    for (std::int64_t p = 0; p < kernel_.panels(); ++p) {
+      stem_loops()->gradient(windows, gathered_.data() + p * pixels_ * kPanel, pixels_, sums_ + p * kernel_.panel());
+    }
+  }
+
+  const Kernel& kernel_;
+  const variable_list &x_, &dy_;
+  float* sums_;
+  std::vector<float> gathered_;
+  std::int64_t pixels_ = 0;
+};
 
 at::Tensor weight_gradient(const variable_list& x, const variable_list& dy, const at::Tensor& weight, std::int64_t stride) {
   const Kernel k(weight, stride);
   const Quarters quarters(x, k);
   const std::vector<Strip> strips = strips_of(dy, quarters.there());
-  // (panels, rows and columns of the kernel, kPanel) for each part of the strips: as many for any number of threads, of which sums are not to depend.
+  // For each part of the strips: as many for any number of threads, of which sums are not to depend.
   const auto count = static_cast<std::int64_t>(strips.size()), parts = std::min(count, kParts);
   const at::Tensor sums = at::zeros({parts, k.panels(), k.panel()}, x[0].options());
   Numbers numbers(parts);
   on_all_threads([&] {
-    std::vector<float> gathered;
     numbers.each([&](std::int64_t part) {
-      const auto add = [&](const Windows& windows, std::int64_t pixels) {
-        for (std::int64_t p = 0; p < k.panels(); ++p) {
-          stem_loops()->gradient(windows, gathered.data() + p * pixels * kPanel, pixels, sums.data_ptr<float>() + part * sums.stride(0) + p * sums.stride(1));
-        }
-      };
-      const auto at = [&](const Strip& s, std::int64_t row) { return floats(dy[s.view]) + at_row(dy[s.view], s, row); };
-      const auto add_row = [&](const Seen& seen, const Strip& s, std::int64_t row) {
-        const std::int64_t width = dy[s.view].size(3);
-        gather(at(s, row), k.out, width, k.out, gathered.data(), width * kPanel);
-        add(seen.of_row(row), width);
-      };
+      WeightSums of_part(k, x, dy, sums.data_ptr<float>() + part * sums.stride(0));
       for (std::int64_t i = count * part / parts; i < count * (part + 1) / parts; ++i) {
         const Strip& strip = strips[static_cast<std::size_t>(i)];
-        const std::int64_t width = dy[strip.view].size(3);
-        gathered.resize(static_cast<std::size_t>(std::max(width, strip.rows) * k.out));
-        const Seen seen(x[strip.view], strip, width, k);
-        if (!quarters.there()) {
-          for (std::int64_t row = 0; row < strip.rows; ++row) add_row(seen, strip, row);
-          continue;
-        }
-        const std::int64_t half = strip.half(dy[1].size(2)), side_width = dy[1].size(3);
-        const Strip own[] = {strip.of_quarter(0, dy[0], dy[1]), strip.of_quarter(1, dy[0], dy[1])};
-        const Outputs rows = quarters.inside(half, dy[1].size(2), x[1].size(2));
-        for (std::int64_t row = 0; row < strip.rows; ++row) {
-          gather(at(strip, row), k.out, width, k.out, gathered.data(), width * kPanel);
-          for (std::int64_t side = 0; side < 2 && rows.has(own[side].first + row); ++side) {
-            const Outputs columns = quarters.inside(side, side_width, x[1].size(3));
-            gather(at(own[side], row) + columns.first * k.out, k.out, columns.next - columns.first, k.out,
-                   gathered.data() + (side * side_width + columns.first) * kPanel, width * kPanel, true);
-          }
-          add(seen.of_row(row), width);
-        }
-        for (std::int64_t side = 0; side < 2; ++side) {
-          const Strip& tile = own[side];
-          const Seen seen_by_tile(x[1], tile, side_width, k);
-          for_quarter(
-              quarters, x[1], dy[1], tile, half, side, [&](std::int64_t row) { add_row(seen_by_tile, tile, row); },
-              [](std::int64_t, const Outputs&) {},
-              [&](std::int64_t column, std::int64_t row, std::int64_t pixels) {
-                gather(at(tile, row) + column * k.out, side_width * k.out, pixels, k.out, gathered.data(), pixels * kPanel);
-                add(seen_by_tile.of_column(column, row), pixels);
-              });
-        }
+        if (quarters.there()) of_part.add(strip, quarters);
+        else of_part.add(strip);
       }
     });
   });
