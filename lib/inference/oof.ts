@@ -23,6 +23,7 @@ import {
   type NdArray,
   type Precision,
 } from '../options';
+import { switchedOn } from '../switches';
 import { modelName, trainedFold } from '../training/stages';
 import { foldTables, splitFold, type FoldedTable, type ModelType } from '../training/plan';
 import { Predictor } from './predictor';
@@ -179,7 +180,7 @@ async function cellsOf(
   }
 }
 
-/** The network sees the next batch, and masks are read, while the cells of one are worked out. */
+/** The network sees the next batch, and masks are read, while the cells of one are worked out (unless CELLCAM_BATCH_AHEAD=0). */
 async function predictAll(
   plan: Plan,
   predictor: Predictor,
@@ -198,7 +199,7 @@ async function predictAll(
     return { images, ...(await predictor.predict(images)) };
   };
   try {
-    for await (const outcome of inOrder(firsts, 2, predicted, signal)) {
+    for await (const outcome of inOrder(firsts, switchedOn('CELLCAM_BATCH_AHEAD') ? 2 : 1, predicted, signal)) {
       const { images, logits, maps } = valueOf(outcome);
       const cellsAt = (i: number) =>
         cellsOf(plan, masks, outcome.item + i, imageOf(images, i).data, {

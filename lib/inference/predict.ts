@@ -10,6 +10,7 @@ import { writeError } from '../data/durable';
 import { inOrder, refusal } from '../data/in_order';
 import { CellcamError, messageOf } from '../errors';
 import { throwIfAborted, type NdArray } from '../options';
+import { switchedOn } from '../switches';
 import { cellCrops } from './cell_crops';
 import { Journal, journalPath, summarise, type PredictedCell } from './prediction_journal';
 import { mergePredictions, type TablesResult } from './prediction_tables';
@@ -154,7 +155,9 @@ class Pipeline {
     const before = this.#before;
     this.#before = undefined;
     await before?.();
-    if (running !== undefined) this.#before = async () => this.#finish(batch, await running);
+    if (running === undefined) return;
+    this.#before = async () => this.#finish(batch, await running);
+    if (!switchedOn('CELLCAM_BATCH_AHEAD')) await this.flush();
   }
 
   async end(): Promise<void> {

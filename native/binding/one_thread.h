@@ -8,11 +8,13 @@
 
 #include "binding/running.h"
 #include "model/cancellation.h"
+#include "model/switches.h"
 
 namespace cellcam::binding {
 
 // A thread that does what others ask for, one thing after the other. LibTorch keeps much by thread: cuDNN's choice of algorithms, which it
-// searches for, and OpenMP's helpers; work spread over libuv's threads would pay for each of them.
+// searches for, and OpenMP's helpers; work spread over libuv's threads would pay for each of them. CELLCAM_ONE_THREAD=0: those who ask do
+// it themselves and must take turns; Node waits for libuv's threads before it exits.
 class OneThread {
  public:
   // `cancel` makes the work in hand end soon, for when the process exits.
@@ -31,6 +33,7 @@ class OneThread {
   template <typename F>
   auto run(F f) {
     using R = decltype(f());
+    if (!on_) return f();
     auto task = std::make_shared<std::packaged_task<R()>>(std::move(f));
     std::future<R> result = task->get_future();
     {
@@ -67,6 +70,7 @@ class OneThread {
     tasks_.clear();  // whoever waits for one learns that it will not come
   }
 
+  const bool on_ = model::switched_on("CELLCAM_ONE_THREAD");
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> tasks_;

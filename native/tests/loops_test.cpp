@@ -11,6 +11,7 @@
 #include "model/fused/grouped_conv.h"
 #include "model/fused/grouped_loops.h"
 #include "model/fused/pixels.h"
+#include "model/fused/threads.h"
 
 namespace cellcam::tests {
 
@@ -66,13 +67,14 @@ const Register in_parallel("loops over pixels run on several threads, whose numb
   std::atomic<int> others{0};
   const auto sums = [&](int count) {
     at::set_num_threads(count);
-    at::parallel_for(0, count, 1, [&](std::int64_t, std::int64_t) { others += at::get_thread_num() > 0 ? 1 : 0; });
+    model::fused::on_all_threads([&] { others += at::get_thread_num() > 0 ? 1 : 0; });
     return model::fused::moments(x, model::fused::Shape(x), model::fused::Factors(24));
   };
   const auto one = sums(1), three = sums(3);
   at::set_num_threads(threads);
 #if defined(__GNUC__) && !defined(__clang__)  // with other compilers loops run on one thread (CMakeLists.txt)
-  check(others > 0, "at::parallel_for ran on one thread: OpenMP is missing from the compiler's options");
+  if (model::fused::all_threads()) check(others > 0, "at::parallel_for ran on one thread: OpenMP is missing from the compiler's options");
+  else check(others == 0, "CELLCAM_ALL_THREADS=0 left loops on other threads");
 #endif
   for (std::size_t i = 0; i < one.sum.size(); ++i) {
     check(three.sum[i] == one.sum[i], "sum over the pixels of an image by three threads");

@@ -6,6 +6,8 @@
 
 #include <cstring>
 
+#include "model/switches.h"
+
 namespace cellcam::training {
 
 DeviceCopy::DeviceCopy(c10::Device device)
@@ -15,6 +17,8 @@ DeviceCopy::DeviceCopy(c10::Device device)
                 Staging{{}, c10::Event(device.type())}} {}
 
 at::Tensor DeviceCopy::copy(const at::Tensor& host) {
+  static const bool on = model::switched_on("CELLCAM_PINNED_COPY");
+  if (!on) return host.to(device_);
   Staging& staging = stagings_[next_];
   next_ = (next_ + 1) % stagings_.size();
   if (staging.used) staging.copied.synchronize();

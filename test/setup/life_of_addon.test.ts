@@ -1,13 +1,15 @@
 // What may happen to the addon in a program: threads, garbage collection, exits. Each in a process of its own, as a crash ends it.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { runNode, type Ended } from '../cli/run_cellcam';
+import { runNode, type Ended, type RunOptions } from '../cli/run_cellcam';
 
 const PACKAGE = JSON.stringify(join(__dirname, '..', '..', 'dist'));
 const MODEL = `{ backbone: 'resnet18', numClasses: 3, inChannels: 2, device: 'cpu', seed: 5 }`;
 const IMAGES = `{ data: new Float32Array(2 * 2 * 64 * 64).map((_, i) => Math.sin(i)), shape: [2, 2, 64, 64] }`;
 
-function run(program: string, flags: string[] = []): Promise<Ended> {
-  return runNode([...flags, '-e', program]);
+function run(program: string, flags: string[] = [], o: RunOptions = {}): Promise<Ended> {
+  return runNode([...flags, '-e', program], o);
 }
 
 test('two worker threads at once come to the same numbers as the main thread', async () => {
@@ -88,4 +90,44 @@ test('exit and the end of a worker thread in the middle of a job', async () => {
       });`)}, { eval: true });
     worker.once('message', () => worker.terminate().then(() => console.log('terminated')));`;
   expect(await run(terminates)).toMatchObject({ code: 0, signal: null, stdout: 'terminated\n', stderr: '' });
+});
+
+describe('a predictor', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cellcam-life-'));
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const WEIGHTS = JSON.stringify(join(folder, 'weights.safetensors'));
+  const LIBUVS = { env: { CELLCAM_ONE_THREAD: '0' } };
+
+  const predicting = (then: string) => `
+    const { HPA, PuzzleCam, Predictor } = require(${PACKAGE});
+    const spec = { classes: ['a', 'b', 'c'], negativeClass: null, channels: HPA.channels.slice(1, 3), nucleusChannel: 'blue', cellChannels: ['green'] };
+    const batch = (seed) => ({ data: Uint8Array.from({ length: 2 * 256 * 256 * 2 }, (_, i) => (i * seed) % 251), shape: [2, 256, 256, 2] });
+    PuzzleCam.create(${MODEL})
+      .then((model) => model.saveWeights(${WEIGHTS}))
+      .then(() => Predictor.create({ backbone: 'resnet18', weights: [${WEIGHTS}], device: 'cpu', precision: 'fp32', spec }))
+      .then(async (predictor) => { ${then} });`;
+
+  test('tells all who ask at once the same on its one thread as on theirs', async () => {
+    const program = predicting(`
+      const all = await Promise.all([3, 5, 7, 11, 13].map((seed) => predictor.predict(batch(seed))));
+      const after = await predictor.predict(batch(3));
+      predictor.dispose();
+      console.log(JSON.stringify([...all, after].map(({ logits, maps }) => [...logits.data, ...maps.data])));`);
+    const one = await run(program);
+    expect(one).toMatchObject({ code: 0, signal: null, stderr: '' });
+    const told = JSON.parse(one.stdout) as number[][];
+    expect(told[5]).toEqual(told[0]);
+    expect(told[1]).not.toEqual(told[0]);
+    expect(await run(program, [], LIBUVS)).toEqual(one);
+  });
+
+  test.each([
+    ['one thread', {}],
+    ["libuv's", LIBUVS],
+  ])('exit in the middle of several predictions, on %s', async (_, options) => {
+    const program = predicting(`
+      for (const seed of [3, 5, 7, 11]) void predictor.predict(batch(seed));
+      setTimeout(() => process.exit(3), 30);`);
+    expect(await run(program, [], options)).toMatchObject({ code: 3, signal: null, stderr: '' });
+  });
 });

@@ -1,7 +1,6 @@
 #include "model/fused/grouped_conv.h"
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 
 #include <algorithm>
@@ -162,8 +161,8 @@ void for_weights(const at::Tensor& weight, const Group& order, const TapList& ta
   std::int64_t places[kMostTaps];
   for (std::size_t t = 0; t < taps.size(); ++t) places[t] = taps[t].place / kKernel * weight.stride(2) + taps[t].place % kKernel * weight.stride(3);
   const std::int64_t of_out = weight.stride(0), of_in = weight.stride(1);
-  at::parallel_for(0, weight.size(0), lanes, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t to = begin; to < end; ++to) {
+  for_stretches(weight.size(0) / lanes, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t to = begin * lanes; to < end * lanes; ++to) {
       const std::int64_t fixed = backward ? to / group * group * of_out + to % group * of_in : to * of_out, step = backward ? of_out : of_in;
       for (std::int64_t from = 0; from < group; ++from) {
         const std::int64_t first = (to / lanes * (group / block) + from / block) * count * block * lanes + from % block * lanes + order.lane(to);

@@ -9,9 +9,16 @@
 
 namespace cellcam::model::fused {
 
+// Whether our own loops run on all of LibTorch's threads, instead of on the one that calls.
+inline bool all_threads() {
+  static const bool on = switched_on("CELLCAM_ALL_THREADS");
+  return on;
+}
+
 // Calls f() on every thread at once. What there is to do is handed out within f, as threads need not be equally fast.
 template <typename F>
 void on_all_threads(const F& f) {
+  if (!all_threads()) return f();
   at::parallel_for(0, at::get_num_threads(), 1, [&](std::int64_t, std::int64_t) { f(); });
 }
 

@@ -1,15 +1,13 @@
 #include "training/augment/augment.h"
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 
 #include "error.h"
+#include "model/fused/threads.h"
 
 namespace cellcam::training::augment {
 
 namespace {
-
-constexpr std::int64_t kGrain = 16384;  // pixels a thread at least
 
 void check(const at::Tensor& images, const std::vector<Recipe>& recipes) {
   if (static_cast<std::int64_t>(recipes.size()) != images.size(0)) throw Error("ERR_NATIVE", "every image needs a recipe");
@@ -41,7 +39,7 @@ void Normalisation::on_host(const std::uint8_t* values, std::int64_t pixels, flo
 at::Tensor Normalisation::operator()(const at::Tensor& images) const {
   if (!images.is_cpu()) return images.to(at::kFloat).mul_(scale_).sub_(shift_).permute({0, 3, 1, 2});
   const at::Tensor pixels = images.contiguous(), out = at::empty(images.sizes(), at::kFloat);
-  at::parallel_for(0, pixels.numel() / channels(), kGrain, [&](std::int64_t first, std::int64_t last) {
+  model::fused::for_stretches(pixels.numel() / channels(), [&](std::int64_t first, std::int64_t last) {
     on_host(pixels.const_data_ptr<std::uint8_t>() + first * channels(), last - first, out.data_ptr<float>() + first * channels());
   });
   return out.permute({0, 3, 1, 2});

@@ -1,14 +1,13 @@
 // The recipes of a batch on the CPU: one image at a time on each core, in two buffers that stay in the cache.
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <numeric>
 #include <utility>
 
+#include "model/fused/threads.h"
 #include "training/augment/augment.h"
 #include "training/augment/host_image.h"
 #include "training/augment/noise.h"
@@ -305,14 +304,14 @@ void for_each_image(const at::Tensor& images, const std::vector<Recipe>& recipes
   half_normals();  // made by one thread
   // Images differ in cost, so threads take them one by one instead of by equal shares, the costly ones first.
   const std::vector<std::int64_t> order = costly_first(recipes);
-  std::atomic<std::size_t> next{0};
-  at::parallel_for(0, std::min<std::int64_t>(at::get_num_threads(), images.size(0)), 1, [&](std::int64_t, std::int64_t) {
+  model::fused::Numbers turns(images.size(0));
+  model::fused::on_all_threads([&] {
     Bench bench;
-    for (std::size_t turn = next++; turn < order.size(); turn = next++) {
-      const std::int64_t i = order[turn];
+    turns.each([&](std::int64_t turn) {
+      const std::int64_t i = order[static_cast<std::size_t>(turn)];
       const auto image = static_cast<std::size_t>(i);
       finish(i, bench.run(images.const_data_ptr<std::uint8_t>() + i * images.stride(0), {h, w, c}, recipes[image], fields.of(image)));
-    }
+    });
   });
 }
 
